@@ -90,7 +90,7 @@ def main(
         outcome = run_tests(script, None, time_limit)
         if outcome != "passed":
             print(f"{script}: its tests do not pass without any mutation ({outcome})")
-            unnoticed += 1
+            unnoticed += len(MUTATIONS[script])
             continue
         with ThreadPoolExecutor(jobs) as pool:
             outcomes = pool.map(partial(run_tests, script, time_limit=time_limit), MUTATIONS[script])
