@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Every published number by one command each.
+#
+#   ./benchmark.sh                     everything that is not finished, then all figures and tables
+#   ./benchmark.sh trpo-envs           the rows whose names begin so ('*-speed-*' works, too; trpo: its whole section)
+#   ./benchmark.sh --list              the commands, one a line, and nothing else
+#   ./benchmark.sh --slurm | sh        each run a Slurm job of its own
+#   ./benchmark.sh --help              jobs side by side, other seeds, peers that are installed already
+#
+# A row: name | seeds | cores | command. Lists in braces are walked together and make one row per item: a-{x,y} with
+# --env-id {X,Y} stands for a-x with X and a-y with Y. Cores: "1" shares the machine with other runs, one core each;
+# "all" has the machine to itself, as timings need it; "4+" does, too, and is skipped where there are fewer cores.
+# --seed and --run-dir are added to every command. What runs from benchmarks/peers/ gets an environment of its own,
+# with the versions that the script names. [trpo] begins the section whose results go to results/trpo/.
+
+envs='{Reacher,Swimmer,HalfCheetah,Hopper,Walker2d,Ant,InvertedPendulum}'
+one_core='--num-actors 1 --torch-threads 1'
+# the post's experiments: ten environments, whose steps add up to 1,000, 5,000 or 20,000 an update
+post='--env-id {Reacher,Swimmer,HalfCheetah} --total-timesteps {1000000,2000000,3000000}'
+post="$post --num-envs 10 --group-size 5 $one_core"
+adapt='--num-steps 100 --max-kl 0.001 --adapt'
+freely='--adapt-margin 0 --adapt-max-steps 20000'
+margin='--adapt-margin 0.05 --adapt-max-steps 10000'
+humanoid="--env-id Humanoid --total-timesteps 1000000 --num-envs 10 --group-size 5 $one_core"
+actors='--total-timesteps 200000 --num-envs 80 --group-size 5 --num-steps 250'
+
+cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
+[trpo]
+
+# learning curves, beside the published tables
+trpo-envs-$envs | 1-5 | 1 | python algos/trpo.py --env-id $envs --total-timesteps 1000000 $one_core
+
+# the post's experiments: steps per update, KL bound, adaptation without and with a margin, value function
+trpo-post-{reacher,swimmer,halfcheetah}-steps1000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 100 --max-kl 0.001
+trpo-post-{reacher,swimmer,halfcheetah}-steps5000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 500 --max-kl 0.001
+trpo-post-{reacher,swimmer,halfcheetah}-steps20000          | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.001
+trpo-post-{reacher,swimmer,halfcheetah}-kl005               | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.005
+trpo-post-{reacher,swimmer,halfcheetah}-kl010               | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.01
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps         | 1-2 | 1 | python algos/trpo.py $post $adapt steps $freely
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl            | 1-2 | 1 | python algos/trpo.py $post $adapt kl $freely
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-both          | 1-2 | 1 | python algos/trpo.py $post $adapt both $freely
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps-margin  | 1-2 | 1 | python algos/trpo.py $post $adapt steps $margin
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl-margin     | 1-2 | 1 | python algos/trpo.py $post $adapt kl $margin
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python algos/trpo.py $post $adapt both $margin
+trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.001 --value linear
+
+# the post's open question
+trpo-humanoid-none  | 1-3 | 1 | python algos/trpo.py $humanoid --num-steps 500 --max-kl 0.01
+trpo-humanoid-both  | 1-3 | 1 | python algos/trpo.py $humanoid $adapt both $margin
+
+# speed, side by side: steps per second at a batch of 4,992, and what the environment itself allows
+raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
+trpo-speed-reacher      | 1-3 | all | python algos/trpo.py --env-id Reacher --total-timesteps 300000 --num-envs 16 --num-steps 312
+sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
+tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
+
+# seconds from the first environment step to a mean return of -5 over 100 training episodes
+trpo-to5-ours    | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 1000000
+sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
+sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1
+tianshou-to5     | 1-5 | all | python benchmarks/peers/tianshou_trpo.py --stop-return -5
+trpo-post-start  | 1-3 | all | python algos/trpo.py --env-id Reacher --total-timesteps 4000000 --num-envs 10 --group-size 5 --num-steps 2000 --num-actors 1 --max-kl 0.001 --log-std-init 0
+
+# seconds per update of 20,000 steps, over the number of actors
+trpo-actors-1   | 1 | all | python algos/trpo.py --env-id Reacher $actors --num-actors 1
+trpo-actors-2   | 1 | 2+  | python algos/trpo.py --env-id Reacher $actors --num-actors 2
+trpo-actors-4   | 1 | 4+  | python algos/trpo.py --env-id Reacher $actors --num-actors 4
+trpo-actors-8   | 1 | 8+  | python algos/trpo.py --env-id Reacher $actors --num-actors 8
+trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-actors 16
+TABLE

@@ -1,0 +1,112 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "gymnasium[mujoco]==1.4.0",
+#     "sb3_contrib==2.9.2",
+#     "torch==2.13.0",
+# ]
+# ///
+"""sb3-contrib's TRPO, timed as algos/trpo.py times itself.
+
+    python benchmarks/peers/sb3_trpo.py --run-dir runs/sb3
+
+The library's algorithm runs untouched; around each of its two halves (collect_rollouts, train) stands a clock. The
+clock starts at the first environment step, a row is written after every update, and what the rows call
+charts/episodic_return_100 is the mean return of the last 100 training episodes (sampled actions, rewards as the
+environment gives them), empty until there are 100. The defaults are the best configuration known for Reacher:
+16 environments of 312 steps, observations and rewards normalised, lambda .97, a KL bound of .01.
+"""
+
+import argparse
+import csv
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from sb3_contrib import TRPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+
+class StopReturnReached(Exception):
+    """The bar of --stop-return is cleared: the library has no other way out of its loop after an update."""
+
+
+class TimedTRPO(TRPO):
+    """TRPO that writes a row of metrics after every update and stops at a return."""
+
+    def follow(self, path: Path, stop_return: float):
+        """Write the rows to this file; raise StopReturnReached when 100 episodes reach this mean."""
+        self.path, self.stop_return, self.first_step = path, stop_return, None
+
+    def collect_rollouts(self, *args, **kwargs):
+        self.before_rollout = time.perf_counter()
+        self.first_step = self.first_step or self.before_rollout
+        return super().collect_rollouts(*args, **kwargs)
+
+    def train(self):
+        before_learning = time.perf_counter()
+        super().train()
+        now = time.perf_counter()
+        returns = [episode["r"] for episode in self.ep_info_buffer]  # the last hundred, from Monitor: not normalised
+        mean_return = float(np.mean(returns)) if len(returns) == 100 else None
+        row = {
+            "global_step": self.num_timesteps,
+            "charts/episodic_return_100": mean_return,
+            "charts/SPS": self.num_timesteps / (now - self.first_step),
+            "time/rollout": before_learning - self.before_rollout,
+            "time/learn": now - before_learning,
+            "time/elapsed": now - self.first_step,
+        }
+        first = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if first:
+                writer.writeheader()
+            writer.writerow(row)
+        if mean_return is not None and mean_return >= self.stop_return:
+            raise StopReturnReached
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env-id", default="Reacher-v5", help="Gymnasium environment")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
+    parser.add_argument("--total-timesteps", type=int, default=1_000_000, help="environment steps to train for")
+    parser.add_argument("--stop-return", type=float, default=math.inf, help="mean return of 100 episodes to stop at")
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--num-steps", type=int, default=312, help="steps of each environment per update")
+    parser.add_argument("--gae-lambda", type=float, default=0.97)
+    parser.add_argument("--target-kl", type=float, default=0.01, help="bound on the KL divergence of one update")
+    parser.add_argument("--log-std-init", type=float, default=0.0, help="first log standard deviation")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    envs = VecNormalize(make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed), gamma=0.99)
+    model = TimedTRPO(
+        "MlpPolicy",
+        envs,
+        seed=args.seed,
+        device="cpu",
+        n_steps=args.num_steps,
+        batch_size=128,
+        gamma=0.99,
+        gae_lambda=args.gae_lambda,
+        target_kl=args.target_kl,
+        policy_kwargs={"net_arch": [64, 64], "activation_fn": torch.nn.Tanh, "log_std_init": args.log_std_init},
+    )
+    model.follow(args.run_dir / "metrics.csv", args.stop_return)
+    with suppress(StopReturnReached):
+        model.learn(args.total_timesteps)
+    envs.close()
+
+
+if __name__ == "__main__":
+    main()

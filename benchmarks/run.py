@@ -1,0 +1,470 @@
+"""Run the table that benchmark.sh holds: see there for what a row means. Standard library only.
+
+    ./benchmark.sh [name ...] [options]
+
+Each run is a process with a folder of its own, runs/benchmark/<name>/seed<k>/. Its summary.json is written last, with
+a digest of the script's code and the command: a run whose summary holds the digest of today is finished and skipped,
+any other folder is removed and its run made again. Comments and docstrings do not count as code.
+"""
+
+import argparse
+import ast
+import concurrent.futures
+import csv
+import fcntl
+import fnmatch
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+RUNS, PEERS = Path("runs", "benchmark"), Path("runs", "peers")
+PACKAGES = ["torch", "numpy", "gymnasium", "mujoco"]  # whose versions every summary names, if they are there
+ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
+
+
+class TableError(ValueError):
+    """The table or a name on the command line makes no sense: the message says which line or name."""
+
+
+class RunError(RuntimeError):
+    """A run cannot be made, or went wrong: the message says why."""
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table, its braces expanded."""
+
+    name: str
+    section: str
+    seeds: tuple[int, ...]
+    alone: bool
+    min_cores: int
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of an entry."""
+
+    entry: Entry
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return RUNS / self.entry.name / f"seed{self.seed}"
+
+    @property
+    def script(self) -> Path | None:
+        return next((Path(word) for word in self.entry.command if word.endswith(".py")), None)
+
+    @property
+    def peer(self) -> str | None:
+        """Name of the environment that a script of benchmarks/peers/ runs in: what stands before the underscore."""
+        is_peer = self.script and self.script.parent.name == "peers"
+        return self.script.stem.split("_")[0] if is_peer else None
+
+    def words(self, python: str = "python") -> list[str]:
+        """The command in full."""
+        head = [python if word == "python" else word for word in self.entry.command[:1]]
+        return [*head, *self.entry.command[1:], "--seed", str(self.seed), "--run-dir", self.folder.as_posix()]
+
+    def __str__(self):
+        return f"{self.entry.name} seed {self.seed}"
+
+
+def parse_table(text: str) -> list[Entry]:
+    """Rows `name | seeds | cores | command` under `[section]` lines -> entries. Raises TableError."""
+    entries, section = [], ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            for row in expand_braces(line):
+                cells = [cell.strip() for cell in row.split("|", 3)]
+                if len(cells) != 4 or not section or not re.fullmatch(r"1|all|\d+\+", cells[2]):
+                    raise TableError(f"not a row of a section, name | seeds | cores | command: {line}")
+                name, seeds, cores, command = cells
+                min_cores = int(cores.rstrip("+")) if cores != "all" else 1
+                words = tuple(shlex.split(command))
+                entries.append(Entry(name.lower(), section, parse_seeds(seeds), cores != "1", min_cores, words))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise TableError(f"two rows are called {name}")
+    return entries
+
+
+def expand_braces(line: str) -> list[str]:
+    """The lists {a,b,...} of a line are walked together: one line per item."""
+    lists = [group.split(",") for group in re.findall(r"\{([^{}]*,[^{}]*)\}", line)]
+    if not lists:
+        return [line]
+    if len({len(items) for items in lists}) > 1:
+        raise TableError(f"lists of different lengths: {line}")
+    lines = []
+    for items in zip(*lists, strict=True):
+        rest = iter(items)
+        lines.append(re.sub(r"\{[^{}]*,[^{}]*\}", lambda _, rest=rest: next(rest), line))
+    return lines
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """ "1-3,7" -> (1, 2, 3, 7)."""
+    seeds = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise TableError(f"not seeds, such as 1-3 or 1,5: {text}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        seeds += range(first, last + 1)
+    return tuple(seeds)
+
+
+def select(entries: list[Entry], names: list[str]) -> list[Entry]:
+    """The entries that the names stand for, in the order of the table; all of them without names. Raises TableError."""
+    chosen = set()
+    for name in names:
+        exactly = [entry for entry in entries if entry.name == name]
+        matches = exactly or [
+            entry
+            for entry in entries
+            if entry.section == name or entry.name.startswith(name) or fnmatch.fnmatch(entry.name, name)
+        ]
+        if not matches:
+            raise TableError(f"no row is called {name}: ./benchmark.sh --list shows them all")
+        chosen |= set(matches)
+    return [entry for entry in entries if entry in chosen or not names]
+
+
+# --- what is finished ------------------------------------------------------------------------
+
+
+def is_docstring(node) -> bool:
+    """Any statement that is only a string: docstrings, and the help lines below a dataclass's fields."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def canonical(node) -> str:
+    """A syntax tree as text, without docstrings; unlike ast.dump's, it does not change with Python's version."""
+    if isinstance(node, list):
+        return f"[{' '.join(canonical(item) for item in node if not is_docstring(item))}]"
+    if isinstance(node, ast.AST):
+        fields = [f"{key}={canonical(value)}" for key, value in ast.iter_fields(node) if value not in (None, [])]
+        return f"{type(node).__name__}({' '.join(fields)})"
+    return repr(node)
+
+
+def pinned_packages(script: Path) -> list[str]:
+    """The dependencies that a script's inline metadata (PEP 723) names."""
+    block = re.search(r"^# /// script$(.*?)^# ///$", script.read_text(), re.MULTILINE | re.DOTALL)
+    return tomllib.loads(re.sub(r"^# ?", "", block[1], flags=re.MULTILINE))["dependencies"] if block else []
+
+
+@functools.cache
+def code_digest(script: Path, with_packages: bool) -> str:
+    """Digest of a script's code; for a peer, of the versions it pins as well. Raises RunError."""
+    try:
+        parts = [canonical(ast.parse(script.read_text())), *(pinned_packages(script) if with_packages else [])]
+    except (OSError, SyntaxError) as error:
+        raise RunError(f"cannot read {script}: {error}") from None
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def digest(run: Run) -> str:
+    """Digest of the code and the command."""
+    code = code_digest(run.script, run.peer is not None) if run.script else ""
+    return hashlib.sha256("\n".join([code, *run.words()]).encode()).hexdigest()
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the summary, which is written last, is there and belongs to today's code and command."""
+    try:
+        return json.loads((run.folder / "summary.json").read_text())["digest"] == digest(run)
+    except (OSError, ValueError, KeyError, RunError):
+        return False
+
+
+# --- environments of the peers ---------------------------------------------------------------
+
+
+def peer_python(run: Run, peers_dir: Path | None) -> str:
+    """The interpreter of a peer: under --peers-dir if it is there, else in runs/peers/, installed if need be."""
+    ready = peers_dir / run.peer / "bin" / "python" if peers_dir else None
+    if ready and ready.exists():
+        return str(ready.absolute())
+    folder, packages = PEERS / run.peer, pinned_packages(run.script)
+    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    PEERS.mkdir(parents=True, exist_ok=True)
+    with (PEERS / f"{run.peer}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other runs, of this program or another, wait until it is complete
+        present = installed.read_text().splitlines() if installed.exists() else []
+        if not installed.exists() or set(packages) - set(present):
+            print(f"installing {' '.join(packages)} into {folder}", flush=True)
+            log = folder.with_suffix(".log")
+            try:
+                with log.open("w") as file:
+                    if not python.exists():
+                        check_call([sys.executable, "-m", "venv", str(folder)], file)
+                    check_call([str(python), "-m", "pip", "install", *packages], file)
+            except (OSError, subprocess.CalledProcessError):
+                raise RunError(f"cannot install {run.peer}, see {log}; or name a folder with --peers-dir") from None
+            names = {package_name(package) for package in packages}
+            kept = [line for line in present if package_name(line) not in names]
+            installed.write_text("\n".join(sorted([*kept, *packages])) + "\n")
+    return str(python.absolute())
+
+
+def package_name(requirement: str) -> str:
+    """ "gymnasium[mujoco]==1.4.0" -> "gymnasium"."""
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
+def check_call(words: list[str], log):
+    subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=True)
+
+
+# --- one run ---------------------------------------------------------------------------------
+
+
+class Children:
+    """The processes under way, so that Ctrl-C can end them."""
+
+    def __init__(self):
+        self.lock, self.running, self.stopping = threading.Lock(), {}, False
+
+    def run(self, words: list[str], log, env: dict) -> tuple[int, "os.struct_rusage"]:
+        """Run to the end -> exit status and what it used, its own children included."""
+        with self.lock:
+            if self.stopping:
+                raise RunError("interrupted")
+            # a session of its own: a signal to its group reaches the processes that it starts, too
+            process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
+            self.running[process.pid] = process
+        _, status, usage = os.wait4(process.pid, 0)
+        with self.lock:
+            del self.running[process.pid]
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, usage
+
+    def stop(self):
+        """Interrupt them all; kill those that are still there after ten seconds."""
+        with self.lock:
+            self.stopping = True
+        for sent in (signal.SIGINT, signal.SIGKILL):
+            with self.lock:
+                for pid in self.running:
+                    os.killpg(pid, sent)
+            for _ in range(100):
+                if not self.running:
+                    return
+                time.sleep(0.1)
+
+
+def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
+    """Make a run in an empty folder; write its summary and return it. Raises RunError."""
+    run_digest = digest(run)  # before it starts: what is edited meanwhile did not run
+    python = peer_python(run, peers_dir) if run.peer else sys.executable
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
+    date, load, start = datetime.now(UTC), os.getloadavg()[0], time.perf_counter()
+    with (run.folder / "log.txt").open("w") as log:
+        try:
+            env = os.environ | ({} if run.entry.alone else ONE_THREAD)
+            status, usage = children.run(run.words(python), log, env)
+        except OSError as error:
+            raise RunError(f"cannot start: {error}") from None
+    seconds = time.perf_counter() - start
+    if status:
+        last_lines = (run.folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
+        raise RunError(f"exit status {status}, {' '.join(last_lines)[:300]} ({run.folder / 'log.txt'})")
+    try:
+        with (run.folder / "metrics.csv").open(newline="") as file:
+            *_, final = csv.DictReader(file)
+    except (OSError, ValueError):
+        raise RunError(f"left no rows in {run.folder / 'metrics.csv'}") from None
+    summary = {
+        "name": run.entry.name,
+        "section": run.entry.section,
+        "seed": run.seed,
+        "command": shlex.join(run.words()),
+        "alone": run.entry.alone,
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+        "peak_memory_mb": round(usage.ru_maxrss / 1024, 1),  # of the largest of its processes
+        "load_before": round(load, 2),
+        "date": date.isoformat(timespec="seconds"),
+        "commit": git_describe(),
+        "hardware": hardware(),
+        "versions": versions(python, tuple(package_names(run))),
+        "code": code_digest(run.script, run.peer is not None) if run.script else None,
+        "digest": run_digest,
+        "final": final,
+    }
+    unfinished = run.folder / "summary.tmp"
+    unfinished.write_text(json.dumps(summary, indent=2) + "\n")
+    unfinished.replace(run.folder / "summary.json")
+    return summary
+
+
+def package_names(run: Run) -> list[str]:
+    pins = pinned_packages(run.script) if run.peer else []
+    return list(dict.fromkeys([*PACKAGES, *map(package_name, pins)]))
+
+
+@functools.cache
+def versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
+    """Versions of Python and of the packages that are installed beside it."""
+    program = (
+        "import importlib.metadata as m, json, platform, sys\n"
+        "found = {d.metadata['Name'].lower().replace('-', '_'): d.version for d in m.distributions()}\n"
+        "wanted = {p: found.get(p.lower().replace('-', '_')) for p in sys.argv[1:]}\n"
+        "print(json.dumps({'python': platform.python_version()} | {p: v for p, v in wanted.items() if v}))"
+    )
+    answer = subprocess.run([python, "-c", program, *packages], capture_output=True, text=True, check=False)
+    return json.loads(answer.stdout) if answer.returncode == 0 else {}
+
+
+@functools.cache
+def hardware() -> dict:
+    cpuinfo = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*:\s*(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    gpus = []
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, check=False)
+        gpus = answer.stdout.splitlines() if answer.returncode == 0 else []
+    return {"cpu": models[0] if models else platform.machine(), "cores": count_cores(), "gpus": gpus}
+
+
+@functools.cache
+def git_describe() -> str | None:
+    words = ["git", "describe", "--always", "--dirty", "--tags"]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return answer.stdout.strip() or None
+
+
+def count_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+# --- all of them -----------------------------------------------------------------------------
+
+
+def run_all(runs: list[Run], jobs: int, peers_dir: Path | None) -> list[str]:
+    """First those that need the machine to themselves, one by one, then the others side by side. Returns the failures.
+
+    The former go seed by seed, not row by row: what is compared is measured close together in time.
+    """
+    alone = sorted((run for run in runs if run.entry.alone), key=lambda run: run.seed)
+    shared = [run for run in runs if not run.entry.alone]
+    children, failures, done = Children(), [], 0
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for phase, workers in ((alone, 1), (shared, jobs)):
+        executor = concurrent.futures.ThreadPoolExecutor(workers)
+        futures = {executor.submit(execute, run, children, peers_dir): run for run in phase}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                run, done = futures[future], done + 1
+                try:
+                    print(f"[{done}/{len(runs)}] {run}: {describe(future.result())}", flush=True)
+                except Exception as error:  # whatever it was, the other runs go on, and the end names this one
+                    message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+                    failures.append(f"{run}: {message}")
+                    print(f"[{done}/{len(runs)}] {run}: FAILED, {message}", flush=True)
+        except KeyboardInterrupt:
+            executor.shutdown(wait=False, cancel_futures=True)
+            children.stop()
+            raise
+        executor.shutdown()
+    return failures
+
+
+def describe(summary: dict) -> str:
+    for_return = summary["final"].get("charts/episodic_return_100")
+    return f"{summary['seconds']:,.0f} s" + (f", return {float(for_return):.1f}" if for_return else "")
+
+
+def slurm(runs: Iterable[Run]) -> list[str]:
+    """One sbatch line per run, which calls this program for that run alone."""
+    lines = []
+    for run in runs:
+        again = f"./benchmark.sh --no-plot --jobs 1 --seeds {run.seed} {run.entry.name}"
+        cores = "--exclusive" if run.entry.alone else "--cpus-per-task=1"
+        name, log = f"{run.entry.name}-{run.seed}", RUNS / "slurm-%j.txt"
+        words = ["sbatch", f"--job-name={name}", "--nodes=1", cores, f"--output={log}", f"--wrap={again}"]
+        lines.append(shlex.join(words))
+    return lines
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmark.sh", description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="name", help="a row, how rows begin, a pattern, or a section")
+    parser.add_argument("--list", action="store_true", help="print the commands, one a line, and do nothing")
+    parser.add_argument("--jobs", type=positive, default=count_cores(), help="runs side by side (default: the cores)")
+    parser.add_argument("--seeds", help="other seeds than the table's, such as 1-3 or 1,5")
+    parser.add_argument("--peers-dir", type=Path, help="folder with ready environments of the peers, one folder each")
+    parser.add_argument("--slurm", action="store_true", help="print an sbatch line for each unfinished run, no more")
+    parser.add_argument("--no-plot", action="store_true", help="leave results/ and README.md as they are")
+    args = parser.parse_args()
+    try:
+        entries = select(parse_table(sys.stdin.read()), args.names)
+        seeds = parse_seeds(args.seeds) if args.seeds else None
+    except TableError as error:
+        parser.error(str(error))
+    runs = [Run(entry, seed) for entry in entries for seed in seeds or entry.seeds]
+    if args.list:
+        for run in runs:
+            python = (PEERS / run.peer / "bin" / "python").as_posix() if run.peer else "python"
+            print(shlex.join(run.words(python)))
+        return 0
+    unfinished = [run for run in runs if not is_finished(run)]
+    fitting = [run for run in unfinished if run.entry.min_cores <= count_cores()]
+    if args.slurm:
+        print("\n".join([f"mkdir -p {RUNS}", *slurm(unfinished)]))
+        return 0
+    print(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished", flush=True)
+    for entry in dict.fromkeys(run.entry for run in unfinished if run not in fitting):
+        print(f"{entry.name}: skipped, needs {entry.min_cores} cores", flush=True)
+    try:
+        failures = run_all(fitting, args.jobs, args.peers_dir)
+        if not args.no_plot:
+            words = [sys.executable, str(Path(__file__).with_name("plot.py")), "--root", "."]
+            if subprocess.run(words, check=False).returncode:
+                failures.append("plot.py: see above")
+    except KeyboardInterrupt:
+        print("interrupted: what was under way starts over next time")
+        return 130
+    if failures:
+        print("\n".join([f"{len(failures)} failed:", *failures]))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,468 @@
+"""The benchmark's own logic: what counts as finished, what happens to failures, what tables make of results."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import plot, run
+from benchmarks.figures import trpo
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TOY = '''
+"""A script that notes when it ran and writes one row."""
+import argparse, os, sys, time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--seed", type=int)
+parser.add_argument("--run-dir", type=Path)
+parser.add_argument("--sleep", type=float, default=0)
+parser.add_argument("--fail-on", type=int)
+parser.add_argument("--silent", action="store_true")
+args = parser.parse_args()
+start = time.time()
+(args.run_dir / "pid").write_text(str(os.getpid()))
+time.sleep(args.sleep)
+if args.seed == args.fail_on:
+    sys.exit("the toy broke")
+if not args.silent:
+    # a comment
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    text = f"global_step,threads\\n1,\\n{args.seed},{threads}\\n"
+    (args.run_dir / "metrics.csv").write_text(text)
+with open("calls.txt", "a") as file:
+    file.write(f"{args.run_dir} {start} {time.time()}\\n")
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    return tmp_path
+
+
+def benchmark(project: Path, table: str, *options: str) -> subprocess.CompletedProcess:
+    words = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--no-plot", *options]
+    return subprocess.run(words, input=f"[toy]\n{table}", cwd=project, capture_output=True, text=True, check=False)
+
+
+def calls(project: Path) -> list[list[str]]:
+    """Folder, start and end of every toy run so far."""
+    path = project / "calls.txt"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def summary(project: Path, name: str, seed: int) -> dict:
+    return json.loads((project / "runs" / "benchmark" / name / f"seed{seed}" / "summary.json").read_text())
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def test_lists_in_braces_are_walked_together():
+    entries = run.parse_table(
+        "[s]\na-{X,Y} | 1-3,7 | 1 | python f.py --env {X,Y} --n {1,2}\nb | 2 | 4+ | python g.py 'c d'"
+    )
+    assert [(e.name, e.seeds, e.alone, e.min_cores) for e in entries] == [
+        ("a-x", (1, 2, 3, 7), False, 1),
+        ("a-y", (1, 2, 3, 7), False, 1),
+        ("b", (2,), True, 4),
+    ]
+    assert entries[1].command == ("python", "f.py", "--env", "Y", "--n", "2")
+    assert entries[2].command == ("python", "g.py", "c d")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[s]\na | 1 | 1",
+        "a | 1 | 1 | python f.py",
+        "[s]\na | x | 1 | f",
+        "[s]\na | 1 | some | f",
+        "[s]\na | 1 | 1 | f\nA | 2 | 1 | f",
+        "[s]\n{a,b} | 1 | 1 | {a,b,c}",
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(table):
+    with pytest.raises(run.TableError):
+        run.parse_table(table)
+
+
+def test_a_name_is_a_row_before_it_is_a_beginning_a_pattern_or_a_section():
+    entries = run.parse_table("[s]\nab | 1 | 1 | f\nabc | 1 | 1 | f\nx-b | 1 | 1 | f\n[ab-section]\ny | 1 | 1 | f")
+
+    def names(*patterns):
+        return [entry.name for entry in run.select(entries, list(patterns))]
+
+    assert names() == ["ab", "abc", "x-b", "y"]
+    assert names("ab") == ["ab"]
+    assert names("a") == ["ab", "abc"]
+    assert names("*b") == ["ab", "x-b"]
+    assert names("ab-section", "x") == ["x-b", "y"]
+    with pytest.raises(run.TableError, match="nobody"):
+        names("nobody")
+
+
+def test_list_prints_every_command_in_full_and_does_nothing():
+    before = set(ROOT.glob("runs/**/*"))
+    words = ["bash", str(ROOT / "benchmark.sh"), "--list"]
+    lines = subprocess.check_output(words, text=True, env=os.environ | {"PYTHON": sys.executable}).splitlines()
+    assert set(ROOT.glob("runs/**/*")) == before
+    folders = [line.split("--run-dir ")[1] for line in lines]
+    assert len(set(folders)) == len(lines) > 100
+    for line in lines:
+        script = next(word for word in line.split() if word.endswith(".py"))
+        assert (ROOT / script).exists()
+        assert line.startswith(
+            ("python algos/", "python benchmarks/", "runs/peers/sb3/bin/python ", "runs/peers/tianshou/")
+        )
+        assert not set("{}|$") & set(line)
+    assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --num-actors 1 --torch-threads 1 --seed 5 " in (
+        "\n".join(lines)
+    )
+
+
+def test_slurm_prints_a_job_for_every_unfinished_run(project):
+    table = "shared | 1-2 | 1 | python toy.py\nalone | 1 | all | python toy.py"
+    assert benchmark(project, table, "--seeds", "1", "shared").returncode == 0
+    _, *lines = benchmark(project, table, "--slurm").stdout.splitlines()
+    assert [line.split("--wrap=")[1] for line in lines] == [
+        "./benchmark.sh --no-plot --jobs 1 --seeds 2 shared'",
+        "./benchmark.sh --no-plot --jobs 1 --seeds 1 alone'",
+    ]
+    assert "--exclusive" in lines[1]
+    assert "--exclusive" not in lines[0]
+
+
+# --- what is finished ------------------------------------------------------------------------
+
+
+def test_the_digest_ignores_comments_and_docstrings_and_sees_code(tmp_path):
+    def digest(code: str) -> str:
+        path = tmp_path / "f.py"
+        path.write_text(code)
+        run.code_digest.cache_clear()
+        return run.code_digest(path, with_packages=False)
+
+    code = "class Args:\n    seed: int = 1\n\n\ndef f(x):\n    return x + 1\n"
+    said = (
+        '"""What it is."""\n# why\nclass Args:\n    "more"\n    seed: int = 1  # note\n    """help"""\n\n'
+        'def f(x):\n    """f."""\n    return (x +\n            1)\n'
+    )
+    assert digest(code) == digest(said)
+    for other in (code.replace("x + 1", "x - 1"), code.replace("= 1", "= 2"), code.replace("x + 1", "'x' + 1")):
+        assert digest(other) != digest(code)
+    assert digest("f('a')") != digest("f('b')")  # only a statement that is nothing but a string is no code
+    assert digest("def f(x=None): pass") != digest("def f(x=0): pass")
+
+
+def test_the_digest_sees_the_command_the_seed_and_a_peers_versions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = Path("peers", "toy_x.py")
+    script.parent.mkdir()
+
+    def digest(flags: str, seed: int, version: str) -> str:
+        script.write_text(f'# /// script\n# dependencies = [\n#     "numpy=={version}",\n# ]\n# ///\nprint()\n')
+        run.code_digest.cache_clear()
+        (entry,) = run.parse_table(f"[s]\na | 1 | 1 | python peers/toy_x.py {flags}")
+        return run.digest(run.Run(entry, seed))
+
+    digests = [digest("", 1, "1"), digest("--n 1", 1, "1"), digest("", 2, "1"), digest("", 1, "2")]
+    assert len(set(digests)) == 4
+    assert digest("", 1, "1") == digests[0]
+
+
+def test_finished_runs_are_skipped_and_stale_or_unfinished_ones_made_again(project):
+    table = "toy | 1-2 | 1 | python toy.py"
+    assert benchmark(project, table).returncode == 0
+    assert len(calls(project)) == 2
+    (project / "toy.py").write_text(TOY.replace("# a comment", "# another"))
+    assert "2 of 2 runs are finished" in benchmark(project, table).stdout
+    assert len(calls(project)) == 2
+
+    folder = project / "runs" / "benchmark" / "toy" / "seed1"
+    (folder / "summary.json").unlink()
+    (folder / "rest.txt").write_text("of an interrupted run")
+    assert benchmark(project, table).returncode == 0
+    assert len(calls(project)) == 3
+    assert not (folder / "rest.txt").exists()
+
+    (project / "toy.py").write_text(TOY.replace("1,\\n", "0,\\n"))
+    assert benchmark(project, table).returncode == 0
+    assert len(calls(project)) == 5
+
+
+def test_the_summary_says_what_ran_where_and_how_it_ended(project):
+    table = "shared | 3 | 1 | python toy.py --sleep 0.2\nalone | 3 | all | python toy.py"
+    assert benchmark(project, table).returncode == 0
+    found = summary(project, "shared", 3)
+    assert found["command"] == "python toy.py --sleep 0.2 --seed 3 --run-dir runs/benchmark/shared/seed3"
+    assert found["final"] == {"global_step": "3", "threads": "1"}
+    assert summary(project, "alone", 3)["final"]["threads"] == os.environ.get("OMP_NUM_THREADS", "")
+    assert 0.2 < found["seconds"] < 60
+    assert 2 < found["peak_memory_mb"] < 500
+    assert found["hardware"]["cores"] == len(os.sched_getaffinity(0))
+    assert {"python", "torch", "numpy", "gymnasium", "mujoco"} <= set(found["versions"])
+    assert str(project) not in json.dumps(found)
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_named_at_the_end_and_stops_no_other(project):
+    table = """
+        toy | 1-3 | 1 | python toy.py --fail-on 2
+        silent | 1 | 1 | python toy.py --silent
+        absent | 1 | all | python absent.py
+        huge | 1 | 9999+ | python toy.py
+    """
+    answer = benchmark(project, table, "--jobs", "2")
+    assert answer.returncode == 1
+    *_, head, a, b, c = answer.stdout.splitlines()
+    assert head == "3 failed:"
+    failed = "\n".join(sorted([a, b, c]))
+    assert "absent seed 1: cannot read absent.py" in failed
+    assert "silent seed 1: left no rows" in failed
+    assert "toy seed 2: exit status 1, the toy broke (runs/benchmark/toy/seed2/log.txt)" in failed
+    assert "huge: skipped, needs 9999 cores" in answer.stdout
+    assert summary(project, "toy", 1)
+    assert summary(project, "toy", 3)
+    assert not (project / "runs" / "benchmark" / "toy" / "seed2" / "summary.json").exists()
+    assert not (project / "runs" / "benchmark" / "silent" / "seed1" / "summary.json").exists()
+
+
+def test_ctrl_c_ends_the_children(project):
+    words = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--no-plot", "--jobs", "2"]
+    process = subprocess.Popen(words, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdin.write("[toy]\ntoy | 1-4 | 1 | python toy.py --sleep 60")
+    process.stdin.close()
+    logs = project / "runs" / "benchmark" / "toy"
+    deadline = time.time() + 20
+    while len(list(logs.glob("*/pid"))) < 2 and time.time() < deadline:
+        time.sleep(0.05)
+    start = time.time()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert time.time() - start < 15
+    assert not calls(project)
+    assert len(list(logs.iterdir())) == 2  # and the others never began
+    for path in logs.glob("*/pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_runs_that_ask_for_the_machine_get_it(project):
+    table = """
+        shared | 1-3 | 1   | python toy.py --sleep 0.3
+        first  | 1-2 | all | python toy.py --sleep 0.2
+        second | 1-2 | all | python toy.py
+    """
+    assert benchmark(project, table, "--jobs", "3").returncode == 0
+    times = {folder: (float(start), float(end)) for folder, start, end in calls(project)}
+    alone = [folder for folder in times if "shared" not in folder]
+    # seed by seed, so that what is compared is measured close together
+    assert [Path(folder).parts[-2:] for folder in alone] == [
+        ("first", "seed1"), ("second", "seed1"), ("first", "seed2"), ("second", "seed2"),
+    ]  # fmt: skip
+    for folder in alone:
+        for other in set(times) - {folder}:
+            assert times[folder][1] <= times[other][0] or times[other][1] <= times[folder][0]
+    assert times["runs/benchmark/shared/seed1"][1] > times["runs/benchmark/shared/seed2"][0]  # these ran side by side
+
+
+def test_peers_run_in_their_own_environment(project):
+    (project / "benchmarks" / "peers").mkdir(parents=True)
+    pins = '# /// script\n# dependencies = ["numpy==0.0.1"]\n# ///\n'
+    (project / "benchmarks" / "peers" / "toy_x.py").write_text(pins + TOY)
+    (project / "ready" / "toy" / "bin").mkdir(parents=True)
+    python = project / "ready" / "toy" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPEER=1 exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    table = "peer | 1 | 1 | python benchmarks/peers/toy_x.py"
+    assert benchmark(project, table, "--list").stdout.startswith("runs/peers/toy/bin/python benchmarks/peers/toy_x.py ")
+    assert benchmark(project, table, "--peers-dir", "ready").returncode == 0
+    assert summary(project, "peer", 1)["command"].startswith("python benchmarks/peers/toy_x.py --seed 1 ")
+    assert not (project / "runs" / "peers").exists()
+
+
+# --- collecting ------------------------------------------------------------------------------
+
+
+def test_thinning_keeps_the_first_and_the_last_row_and_spaces_the_rest_evenly():
+    for n in (1, 2, 399, 400, 401, 1000, 12_345):
+        kept = plot.thin(list(range(n)))
+        assert len(kept) == min(n, 400)
+        assert kept[0] == 0
+        assert kept[-1] == n - 1
+        assert max(np.diff(kept), default=1) - min(np.diff(kept), default=1) <= 1
+
+
+def test_floats_get_six_digits_and_whole_numbers_stay():
+    cells = {
+        "1234567": "1234567",
+        "-3": "-3",
+        "": "",
+        "0.123456789": "0.123457",
+        "-1234.56789": "-1234.57",
+        "nan": "nan",
+    }
+    assert {cell: plot.shorten(cell) for cell in cells} == cells
+
+
+def write_run(root: Path, name: str, seed: int, rows: list[dict], **more):
+    """A finished run of the section trpo, as run.py leaves it."""
+    folder = root / "runs" / "benchmark" / name / f"seed{seed}"
+    folder.mkdir(parents=True)
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    final = {key: str(value) for key, value in rows[-1].items()}
+    found = {
+        "name": name, "section": "trpo", "seed": seed, "code": "c", "peak_memory_mb": 321.0, "final": final,
+        "hardware": {"cpu": "Abacus", "cores": 2, "gpus": []}, "versions": {"torch": "2.13.0"},
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(found | more))
+
+
+def race(seconds: float, updates: int = 10, crossing: int = 5) -> list[dict]:
+    """Rows of a run that reaches -5 at one of its updates, of 5,000 steps each."""
+    return [
+        {
+            "global_step": 5000 * i,
+            "charts/episodic_return_100": -4.5 if i >= crossing else -20,
+            "charts/SPS": 5000 / seconds,
+            "time/rollout": 0.75 * seconds,
+            "time/learn": 0.25 * seconds,
+            "time/elapsed": i * seconds,
+        }
+        for i in range(1, updates + 1)
+    ]
+
+
+def load(root: Path) -> plot.Results:
+    plot.collect(root / "runs" / "benchmark", root / "results")
+    return plot.Results(root / "results" / "trpo")
+
+
+def test_collecting_keeps_what_thinning_would_blur(tmp_path):
+    write_run(tmp_path, "trpo-to5-ours", 1, race(0.5, updates=1000, crossing=501))
+    (result,) = load(tmp_path)["trpo-to5-ours"]
+    assert len(result["update"]) == 400
+    assert result["update"][-1] == 1000
+    assert (result.at(1e6), result.at(4e6)) == (-20, -4.5)
+    assert math.isnan(result.at(1e9))
+    assert result.summary["facts"]["bar"] == {"global_step": 5000 * 501, "seconds": 250.5}  # exact, thinned or not
+    assert result.summary["facts"]["updates"] == 1000
+    assert result.summary["facts"]["median time/rollout"] == pytest.approx(0.375)
+    assert np.isnan(result["no such column"]).all()
+
+
+def test_the_bar_counts_only_over_a_hundred_episodes():
+    columns = {
+        "global_step": np.array([2000.0, 4000, 6000, 8000]),
+        "charts/episodic_return_100": np.array([-4.0, -4, -4, -6]),
+        "charts/episodic_length": np.array([50.0, 50, 50, 50]),
+        "time/elapsed": np.array([1.0, 2, 3, 4]),
+    }
+    assert trpo.reached(columns, -5) == {"global_step": 6000, "seconds": 3.0}
+    assert trpo.reached(columns, -3) is None
+    columns["charts/episodic_length"][:] = np.nan  # no episode ended
+    assert trpo.reached(columns, -5) is None
+
+
+# --- tables ----------------------------------------------------------------------------------
+
+
+def test_ratios_are_taken_seed_by_seed(tmp_path):
+    for seed, (ours, theirs) in enumerate([(1.0, 10.0), (2.0, 24.0), (4.0, 44.0)], start=1):
+        write_run(tmp_path, "trpo-to5-ours", seed, race(ours))
+        write_run(tmp_path, "sb3-to5-best", seed, race(theirs))
+        write_run(tmp_path, "trpo-speed-reacher", seed, race(ours))
+        write_run(tmp_path, "sb3-speed-reacher", seed, race(theirs))
+        write_run(tmp_path, "sb3-to5-ours", seed, race(6.0, crossing=99))  # never arrives, 60 seconds
+    raw = {"global_step": 1, "raw/one_core_SPS": 4000.0, "raw/all_cores_SPS": 6000.0, "raw/cores": 2}
+    write_run(tmp_path, "raw-stepping-reacher", 1, [raw])
+    results = load(tmp_path)
+    lines = trpo.race_table(results, {}).splitlines()
+    ours, best, settings, tianshou, _ = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
+    assert ours[1:5] == ["3 of 3", "25,000 (25,000 to 25,000)", "10.0 (5.00 to 20.0)", "1"]
+    assert best[3:5] == ["120 (50.0 to 220)", "11.0x (10.0x to 12.0x)"]
+    assert settings[1:5] == ["0 of 3", "never (never to never)", "never (never to never)", "over 6.00x"]
+    assert tianshou[1:5] == ["not run", "-", "-", "-"]
+    speed = trpo.speed_table(results, {}).splitlines()[3].split("|")
+    assert [cell.strip() for cell in speed[2:6]] == [
+        "208 (114 to 500)", "11.0x (10.0x to 12.0x)", "278 (152 to 667)", "75 % (75 % to 75 %)",
+    ]  # fmt: skip
+    gathering = trpo.gathering_table(results, {}).splitlines()
+    assert "| 8,000 | 83 % | 62 % |" in gathering[2]
+    assert "| 6,000 | 111 % | 83 % |" in gathering[3]
+    assert {"tianshou-to5", "trpo-post-start"} <= results.missing
+
+
+def test_what_was_measured_elsewhere_stands_apart_and_enters_no_ratio(tmp_path):
+    write_run(tmp_path, "trpo-to5-ours", 1, race(1.0))
+    measured = {"sb3-to5-best": {"seconds_to_bar": "46.0"}}
+    best = trpo.race_table(load(tmp_path), measured).splitlines()[3]
+    assert best.endswith("| not run | - | - | - | 46.0 |")
+
+
+def test_figures_and_tables_come_from_results_alone_and_name_what_is_missing(tmp_path):
+    rows = race(1.0, updates=20)
+    rows[-1]["eval/episodic_return"] = -4.0
+    rows = [{"eval/episodic_return": ""} | row for row in rows]
+    for seed, end in ((1, -4.0), (2, -5.0)):
+        rows[-1]["charts/episodic_return_100"] = end
+        write_run(tmp_path, "trpo-envs-reacher", seed, rows, code=f"version {seed}")
+    write_run(tmp_path, "trpo-actors-1", 1, race(1.0))
+    load(tmp_path)
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    before, after = "<!-- begin: trpo-results -->", "<!-- end: trpo-results -->"
+    readme = f"# Title\n{before}\nold\n{after}\n| x <!-- begin: trpo-number -->old<!-- end: trpo-number --> |\n"
+    (tmp_path / "README.md").write_text(readme)
+    words = [sys.executable, str(ROOT / "benchmarks" / "plot.py"), "--root", str(tmp_path)]
+    output = subprocess.check_output(words, text=True)
+    assert "missing" in output
+    assert "trpo-envs-ant" in output
+    assert "different versions of the code in trpo-envs-reacher" in output
+    text = (tmp_path / "README.md").read_text()
+    assert "| Reacher-v5 | **-4.50 ± 0.71** | **-4.00 ± 0.00** | -4.82 |" in text
+    assert "old" not in text
+    assert "| x <!-- begin: trpo-number -->-4.50 on Reacher-v5" in text
+    table = (tmp_path / "results" / "trpo" / "envs.md").read_text()
+    assert "| Reacher-v5 | **-4.50 ± 0.71** | **-4.00 ± 0.00** | none | -4.82 |" in table
+    assert "| Ant-v5 | **-** | **-** | not run | - | 85 |" in table
+    assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png", "actors.png", "thumbnail.png"}
+
+
+def test_a_shortfall_compares_like_with_like():
+    assert trpo.shortfall({"measured": "training", "return": "100"}, training=80, evaluation=120) == 20
+    assert trpo.shortfall({"measured": "evaluation", "return": "100"}, training=80, evaluation=120) == -20
+
+
+def test_numbers_keep_three_digits_and_say_what_is_not_known():
+    values = [1234.5, 123.4, 12.34, 1.234, -4.321, 50, math.nan, math.inf, None]
+    assert list(map(plot.number, values)) == ["1,234", "123", "12.3", "1.23", "-4.32", "50", "-", "never", "-"]
+    assert plot.spread([100.0, 104.0]) == "102 ± 3"
+    assert plot.spread([2.0]) == "2.00"
+    assert plot.median([1.0, math.inf, math.inf]) == "never (1.00 to never)"
+    assert plot.median([]) == "-"
+
+
+def test_published_figures_name_their_sources():
+    for path in (ROOT / "benchmarks" / "published").glob("*.csv"):
+        rows = plot.read_rows(path)
+        assert rows
+        for row in rows:
+            assert row.get("source") or row["where"]
+            assert None not in row
