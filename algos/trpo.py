@@ -76,6 +76,7 @@ from torch import nn
 from tqdm import tqdm
 
 OBS_CLIP = 10.0  # in standard deviations
+CPU = torch.device("cpu")
 
 
 class UsageError(ValueError):
@@ -1001,14 +1002,17 @@ def train(args: Args) -> dict:
     args.torch_threads = args.torch_threads or count_cores()
     obs_dim, action_space = check_spaces(args)
     actors = Actors(args)
-    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")  # after the fork
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # touched only after the actors' fork
+    device = gpu if args.cuda and torch.cuda.is_available() else CPU
+    if "WORLD_SIZE" in os.environ:  # torchrun
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         with torch_settings(args):
             return learn(args, checkpoint, actors, *make_networks(args, obs_dim, action_space, device), obs_dim, device)
     finally:
         actors.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def learn(args, checkpoint: dict | None, actors: Actors, policy, value, obs_dim: int, device: torch.device) -> dict:
@@ -1110,7 +1114,7 @@ def evaluate(folder: Path) -> tuple[float, float]:
     """Play 100 episodes of the most likely actions with the policy of a run: mean and standard deviation."""
     args, checkpoint = load_run(folder, "--evaluate", Args)
     obs_dim, action_space = check_spaces(args)
-    policy, _ = make_networks(args, obs_dim, action_space, torch.device("cpu"))
+    policy, _ = make_networks(args, obs_dim, action_space, CPU)
     normalizer = ObsNormalizer(obs_dim)
     try:
         policy.load_state_dict(checkpoint["policy"])
