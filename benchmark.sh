@@ -57,7 +57,7 @@ tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py -
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
 trpo-to5-ours    | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 400000
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
-sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1
+sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 tianshou-to5     | 1-2 | all | python benchmarks/peers/tianshou_trpo.py --stop-return -5
 trpo-post-start  | 1-2 | all | python algos/trpo.py --env-id Reacher --total-timesteps 4000000 --num-envs 10 --group-size 5 --num-steps 2000 --num-actors 1 --max-kl 0.001 --log-std-init 0
 

@@ -81,6 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stop-return", type=float, default=math.inf, help="mean return of 100 episodes to stop at")
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--num-steps", type=int, default=312, help="steps of each environment per update")
+    parser.add_argument("--gamma", type=float, default=0.99)
     parser.add_argument("--gae-lambda", type=float, default=0.97)
     parser.add_argument("--target-kl", type=float, default=0.01, help="bound on the KL divergence of one update")
     parser.add_argument("--log-std-init", type=float, default=0.0, help="first log standard deviation")
@@ -91,7 +92,7 @@ def main():
     args = parse_arguments()
     torch.set_num_threads(args.torch_threads)
     args.run_dir.mkdir(parents=True, exist_ok=True)
-    envs = VecNormalize(make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed), gamma=0.99)
+    envs = VecNormalize(make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed), gamma=args.gamma)
     model = TimedTRPO(
         "MlpPolicy",
         envs,
@@ -99,7 +100,7 @@ def main():
         device="cpu",
         n_steps=args.num_steps,
         batch_size=128,
-        gamma=0.99,
+        gamma=args.gamma,
         gae_lambda=args.gae_lambda,
         target_kl=args.target_kl,
         policy_kwargs={"net_arch": [64, 64], "activation_fn": torch.nn.Tanh, "log_std_init": args.log_std_init},
