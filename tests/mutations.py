@@ -21,6 +21,250 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
+    "algos/dynamic_programming.py": [
+        (
+            "masked_fill(model.terminations[states], 0.0)",
+            "masked_fill(model.terminations[states], 1.0)",
+            "what follows the end of an episode is worth 0",
+        ),
+        (
+            "model.rewards[states] + gamma * next_values",
+            "gamma * (model.rewards[states] + next_values)",
+            "the reward of the next step itself is not discounted",
+        ),
+        (
+            "    if not in_place:\n",
+            "    if in_place in (True, False):\n",
+            "in place, a state sees what the sweep has written before it",
+        ),
+        (
+            "q >= q.amax(dim=-1, keepdim=True) - TIE",
+            "q >= q.amax(dim=-1, keepdim=True) + TIE",
+            "the best action is greedy",
+        ),
+        (
+            "q >= q.amax(dim=-1, keepdim=True) - TIE",
+            "q.argmax(dim=-1, keepdim=True) == torch.arange(q.shape[-1])",
+            "equally good actions are all greedy, as in Figure 4.1",
+        ),
+        (
+            "since == evaluation_sweeps or change < theta",
+            "since >= 1 or change < theta",
+            "the policy is evaluated for as many sweeps as asked for before it is improved",
+        ),
+        (
+            "None if no_policy else policy, gamma, in_place)",
+            "policy, gamma, in_place)",
+            "value iteration's first sweep is not the random policy's",
+        ),
+        (
+            "(residual if improve else change) < theta",
+            "change < theta",
+            "a policy whose values stay may still not be the best",
+        ),
+        (
+            "values[:, None] - OPTIMAL",
+            "values[:, None] + OPTIMAL",
+            "a policy is optimal when its actions keep the value",
+        ),
+        (
+            "alive * gamma**step * model.rewards[chosen]",
+            "gamma**step * model.rewards[chosen]",
+            "an episode that has ended earns nothing more",
+        ),
+        (
+            "alive &= ~model.terminations[chosen]",
+            "alive &= model.rewards[chosen] <= 0",
+            "episodes end where the table says so, in a hole of the ice, too",
+        ),
+        (
+            "found | (possible & found[model.next_states])",
+            "found | (possible & (model.next_states < 0))",
+            "an end that is several steps away is found, too",
+        ),
+    ],
+    "algos/mcts.py": [
+        (
+            "discount = -1.0",
+            "discount = 1.0",
+            "what is good for the one to move is bad for the other",
+        ),
+        (
+            "(1, height + 1, height + 2, height)]",
+            "(1, height + 1, height + 2)]",
+            "lines fall to the right as well",
+        ),
+        (
+            "own, other, result = other, own, -result",
+            "own, other, result = other, own, result",
+            "a win of the other player counts against the one who moved first",
+        ),
+        (
+            "bounds.index(max(bounds))",
+            "bounds.index(min(bounds))",
+            "UCB1 takes the largest bound",
+        ),
+        (
+            "exploration * math.sqrt(math.log(self.total))",
+            "exploration * math.sqrt(self.total)",
+            "the bonus grows with the logarithm of the visits",
+        ),
+        (
+            "for node, i, reward in reversed(path):",
+            "for node, i, reward in path:",
+            "returns are summed from the end",
+        ),
+        (
+            "value += (1 - td_lambda) * (mean - value)",
+            "value += td_lambda * (mean - value)",
+            "lambda weighs the return, not the estimate",
+        ),
+        (
+            "max(1 / visits, learning_rate)",
+            "min(1 / visits, learning_rate)",
+            "the tree search's averages need steps of 1 / n",
+        ),
+        (
+            "        self.copy.np_random = np.random.default_rng(self.rng.getrandbits(63))\n",
+            "",
+            "a copy with the real generator foresees what will be drawn",
+        ),
+        (
+            "n / sum(seen.values())",
+            "n / len(seen)",
+            "probabilities are shares of what was counted",
+        ),
+        (
+            "                result = -result\n",
+            "",
+            "a game that the opponent moved first in is scored for the opponent",
+        ),
+    ],
+    "algos/dyna_q.py": [
+        (
+            "next_values = next_q.amax(1)",
+            "next_values = next_q.amin(1)",
+            "Q-learning takes the next state to be worth its best action",
+        ),
+        (
+            "alpha=args.gamma)",
+            "alpha=1.0)",
+            "what comes next is discounted",
+        ),
+        (
+            "torch.lerp(q.take(pairs), targets, step_sizes)",
+            "torch.lerp(targets, q.take(pairs), step_sizes)",
+            "the step size is the share of the target, not of the old value",
+        ),
+        (
+            "first_rows + next_states\n",
+            "first_rows + states\n",
+            "an update bootstraps from the next state",
+        ),
+        (
+            "taken = counts.sum(-1) > 0",
+            "taken = counts.sum(-1) >= 0",
+            "what was never tried is never simulated",
+        ),
+        (
+            "outcomes = draw(counts[runs, states, actions], 1, generator).squeeze(-1)",
+            "outcomes = counts[runs, states, actions].argmax(-1)",
+            "simulated outcomes come in the ratio of the counts",
+        ),
+        (
+            "counts[runs, states, actions, outcomes] += active",
+            "counts[runs, states, actions, outcomes] = active",
+            "outcomes are counted, not remembered once",
+        ),
+        (
+            "step_sizes = args.learning_rate * active",
+            "step_sizes = torch.full_like(active, args.learning_rate)",
+            "a run that is through with its episodes learns no more",
+        ),
+        (
+            ".where(tried, q[:, :-1])",
+            "",
+            "value iteration leaves the pairs alone that were never tried",
+        ),
+        (
+            "return one_of((q == q.amax(-1, keepdim=True)) | explore, generator)",
+            "return torch.where(explore.squeeze(-1), one_of(q == q, generator), q.argmax(-1))",
+            "ties are broken at random",
+        ),
+        (
+            "outcome = (num_states if ends else int(next_state), float(reward))",
+            "outcome = (int(next_state), float(reward))",
+            "a step that ends the episode leads to the end, which is worth nothing",
+        ),
+        (
+            "ended |= steps >= table.time_limit",
+            "ended |= steps > table.time_limit",
+            "an episode is cut off after so many steps, not one later",
+        ),
+    ],
+    "algos/td_lambda.py": [
+        (
+            "target = rewards[t, :runs] + gamma**n * v(w_t, x_n)",
+            "target = rewards[t, :runs] + gamma * v(w_t, x_n)",
+            "what comes after n steps is discounted n times",
+        ),
+        (
+            "return returns[:time] - gamma**n * returns[n:]",
+            "return returns[:time]",
+            "an n-step return holds the rewards of n steps only",
+        ),
+        (
+            "later = min(t + n, len(self.running))",
+            "later = min(t + n, len(self.running) - 1)",
+            "beyond the end there is the end, not the longest episode's last state",
+        ),
+        (
+            "gamma * ((1 - lambda_) * x_next + lambda_ * features[t + 1, :runs])",
+            "gamma * (x_next + lambda_ * features[t + 1, :runs])",
+            "the weights of the n-step returns in a lambda-return add up to one",
+        ),
+        ("z.mul_(gamma * lambda_)", "z.mul_(lambda_)", "traces fade by the discount as well"),
+        (
+            "(1 - alpha * gamma * lambda_ * (z @ x.mT)) * x",
+            "x",
+            "the trace of true online TD is the dutch one: visits do not simply add up",
+        ),
+        (
+            " - alpha * (value - old) * x",
+            "",
+            "true online TD takes back what the last step moved the value of this state",
+        ),
+        (
+            "old.copy_(next_value)",
+            "old.copy_(v(w_t, x_next))",
+            "the old value of true online TD is that by the weights before the update",
+        ),
+        (
+            " * (x != 0).any(dim=-1).unsqueeze(-2)",
+            "",
+            "a network, too, must value the end at 0",
+        ),
+        (
+            "x.mT @ (x - gamma**n * x_n)",
+            "(x - gamma**n * x_n).mT @ x",
+            "a batch update moves the weights along the features of the state, not of the error",
+        ),
+        (
+            "(b - a @ first.mT)",
+            "b",
+            "in a batch, weights of states never seen stay at their first values",
+        ),
+        (
+            "torch.where(over > 0, len(probs), to.long())",
+            "to.long()",
+            "a transition that terminates leads to the end, not on from the state it is drawn in",
+        ),
+        (
+            "each.std(dim=0) / args.num_runs**0.5",
+            "each.std(dim=0)",
+            "the standard error of a mean falls with the root of the number of runs",
+        ),
+    ],
     "algos/trpo.py": [
         (
             "next_values * (1 - terminations) - values",
@@ -37,6 +281,69 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "discount = gamma * gae_lambda * (1 - terminations)",
             "advantages must not leak over a truncation into the episode before it",
         ),
+        (
+            "next_values[truncations] = value(normalizer(final_obs))",
+            "pass",
+            "the state after a truncation is the last one of its episode, not the next one's first",
+        ),
+        (
+            "values[:, :-1], values[:, 1:].clone()",
+            "values[:, :-1], values[:, :-1].clone()",
+            "the next value is one step later",
+        ),
+        (
+            "terminations, gae_lambda = cuts, 1.0",
+            'terminations, gae_lambda = batch["terminations"], 1.0',
+            "the post's Monte-Carlo returns end at the time limit",
+        ),
+        ("+ damping * v", "", "the Fisher matrix is damped"),
+        (
+            "torch.full_like(log_std, 2.0)",
+            "torch.full_like(log_std, 1.0)",
+            "the Fisher information of a log standard deviation is 2",
+        ),
+        (
+            "p * (tangent - (p * tangent).sum(dim=1, keepdim=True))",
+            "p * tangent",
+            "the Fisher matrix of a softmax is diag(p) - p p^T",
+        ),
+        ("x += alpha * direction", "x -= alpha * direction", "conjugate gradients go down"),
+        ("alpha = rr / (direction @ a_direction + tiny)", "alpha = rr / (direction @ a_direction)", "0/0 is nan"),
+        ("(2 * max_kl / curvature)", "(max_kl / curvature)", "half d^T F d reaches the bound, not d^T F d"),
+        ("bool((kl <= max_kl) & (gain > 0))", "bool(gain > 0)", "the line search demands the KL bound"),
+        ("bool((kl <= max_kl) & (gain > 0))", "bool(kl <= max_kl)", "the line search demands an improvement"),
+        (
+            "set_parameters(policy, theta)\n                fraction",
+            "fraction",
+            "a failed line search restores the old parameters",
+        ),
+        ("old_params = params.detach()", "old_params = params", "the old policy is a constant"),
+        (
+            "return x if self.std is not None else",
+            "return -x if self.std is not None else",
+            "actors act as the network does",
+        ),
+        ("np.tanh(x, out=x)", "np.maximum(x, 0, out=x)", "actors and learner have the same activation"),
+        (
+            "final_obs.append(self.obs[i].copy())",
+            "final_obs.append(self.obs[i])",
+            "the last observation is copied before the reset overwrites it",
+        ),
+        ("terminated, not terminated", "terminated or truncated, False", "a time limit is not a termination"),
+        ("delta**2 * self.count * count / total", "0", "merging variances needs the distance of the means"),
+        ("last.weight *= self.std / std", "pass", "Pop-Art keeps the values when it changes the scale"),
+        (
+            "now > before + args.adapt_margin * abs(before)",
+            "now > before + args.adapt_margin * before",
+            "returns are negative, too",
+        ),
+        (
+            "fresh = update % args.checkpoint_every == 0",
+            "fresh = update == 0",
+            "a resumed run starts from fresh episodes",
+        ),
+        ("order.split(args.value_minibatch)", "order.split(args.value_minibatch)[:1]", "an epoch sees the whole batch"),
+        ("minibatch // n == rank", "minibatch // n == 0", "every process takes its own share of a minibatch"),
     ],
 }
 

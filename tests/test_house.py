@@ -60,6 +60,27 @@ class Tiny:
 
 
 TINY = {
+    "algos/dynamic_programming.py": Tiny(
+        flags="--env-id FrozenLake-v1 --num-runs 10",
+        few="--total-sweeps 5",
+        more="--total-sweeps 10",
+    ),
+    "algos/mcts.py": Tiny(
+        flags="--simulations 20",
+        few="--total-episodes 2",
+        more="--total-episodes 4",
+    ),
+    "algos/dyna_q.py": Tiny(
+        flags="--env-id FrozenLake-v1 --num-runs 3 --planning-steps 2",
+        few="--total-episodes 3",
+        more="--total-episodes 6",
+    ),
+    "algos/td_lambda.py": Tiny(
+        flags="--env-id walk-5 --num-runs 3 --features fourier --num-features 2 --num-units 2 --learning-rate 0.1",
+        few="--total-episodes 2",
+        more="--total-episodes 4",
+        weights=("weights",),
+    ),
     "algos/trpo.py": Tiny(
         flags="--num-envs 4 --group-size 2 --num-steps 32 --num-actors 2 --torch-threads 1",
         few="--total-timesteps 256",
