@@ -13,7 +13,9 @@
 # --seed and --run-dir are added to every command. What runs from benchmarks/peers/ gets an environment of its own,
 # with the versions that the script names. [trpo] begins the section whose results go to results/trpo/.
 
-envs='{Reacher,Swimmer,HalfCheetah,Hopper,Walker2d,Ant,InvertedPendulum}'
+envs='{Reacher,HalfCheetah,Hopper,Walker2d,Ant,InvertedPendulum}'
+# Swimmer's stroke pays late: a horizon of 10,000 steps, values to match, and a wider search
+swimmer='--gamma 0.9999 --value-epochs 15 --max-kl 0.01 --log-std-init 0'
 one_core='--num-actors 1 --torch-threads 1'
 # the post's experiments: ten environments, whose steps add up to 1,000, 5,000 or 20,000 an update
 post='--env-id {Reacher,Swimmer,HalfCheetah} --total-timesteps {1000000,2000000,3000000}'
@@ -24,11 +26,18 @@ margin='--adapt-margin 0.05 --adapt-max-steps 10000'
 humanoid="--env-id Humanoid --total-timesteps 1000000 --num-envs 10 --group-size 5 $one_core"
 actors='--total-timesteps 200000 --num-envs 80 --group-size 5 --num-steps 250'
 
+# four ways to search
+searches='--search {simple,tree,tree,td}'
+bonus='--exploration {1.4,0,1.4,1.4}'
+connect='--env-id connect-four --opponent uct --total-episodes 200'
+maze='--env-id dyna-maze --total-episodes 10 --max-depth 300'
+
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
 # learning curves, beside the published tables
 trpo-envs-$envs | 1-5 | 1 | python algos/trpo.py --env-id $envs --total-timesteps 1000000 $one_core
+trpo-envs-swimmer | 1-5 | 1 | python algos/trpo.py --env-id Swimmer --total-timesteps 1000000 $one_core $swimmer
 
 # the post's experiments: steps per update, KL bound, adaptation without and with a margin, value function
 trpo-post-{reacher,swimmer,halfcheetah}-steps1000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 100 --max-kl 0.001
@@ -67,4 +76,26 @@ trpo-actors-2   | 1 | 2+  | python algos/trpo.py --env-id Reacher $actors --num-
 trpo-actors-4   | 1 | 4+  | python algos/trpo.py --env-id Reacher $actors --num-actors 4
 trpo-actors-8   | 1 | 8+  | python algos/trpo.py --env-id Reacher $actors --num-actors 8
 trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-actors 16
+
+[mcts]
+
+# simple search, the post's rule, UCT and TD search at equal simulations
+mcts-tictactoe-{simple,post,uct,td}    | 1-3 | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 $searches $bonus
+mcts-connect30-{simple,post,uct,td}    | 1 | 1 | python algos/mcts.py $connect --simulations 30 --opponent-simulations 30 $searches $bonus
+mcts-connect100-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 100 --opponent-simulations 100 $searches $bonus
+mcts-connect300-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 300 --opponent-simulations 300 $searches $bonus
+mcts-maze10-{simple,post,uct,td}       | 1 | 1 | python algos/mcts.py $maze --simulations 10 $searches --exploration {0.2,0,0.2,0.2}
+mcts-maze30-{simple,post,uct,td}       | 1 | 1 | python algos/mcts.py $maze --simulations 30 $searches --exploration {0.2,0,0.2,0.2}
+mcts-maze100-{simple,post,uct,td}      | 1 | 1 | python algos/mcts.py $maze --simulations 100 $searches --exploration {0.2,0,0.2,0.2}
+
+# beside open_spiel: simulations per second of one tree, and 1,000 games of Connect Four at equal simulations
+openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py
+openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 400 --exploration 1.4
+
+[dyna_q]
+
+# Figure 8.2, and reward over real steps of model-free, Dyna and model-based learning
+dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50}
+dyna-maze-model      | 1-3 | 1 | python algos/dyna_q.py --planner value-iteration
+dyna-maze-sarsa-n5   | 1-3 | 1 | python algos/dyna_q.py --method sarsa --planning-steps 5
 TABLE
