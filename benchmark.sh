@@ -32,6 +32,13 @@ bonus='--exploration {1.4,0,1.4,1.4}'
 connect='--env-id connect-four --opponent uct --total-episodes 200'
 maze='--env-id dyna-maze --total-episodes 10 --max-depth 300'
 
+# temporal differences: the book's random walks, its step sizes and finer ones
+walk5='--env-id walk-5 --num-runs 1000 --total-episodes 100'
+walk19='--env-id walk-19 --num-runs 1000 --total-episodes 10'
+walk1000='--env-id walk-1000 --num-runs 30 --total-episodes 200 --method td-lambda --trace-lambda 0.8'
+to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
+to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
+
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
@@ -98,4 +105,27 @@ openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games
 dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50}
 dyna-maze-model      | 1-3 | 1 | python algos/dyna_q.py --planner value-iteration
 dyna-maze-sarsa-n5   | 1-3 | 1 | python algos/dyna_q.py --method sarsa --planning-steps 5
+
+[td_lambda]
+
+# Example 6.2 and Figure 6.2: TD(0) and Monte Carlo on five states, one by one and in batches
+td-walk-td           | 1 | 1 | python algos/td_lambda.py $walk5 --method td --learning-rate 0.05 0.1 0.15
+td-walk-monte-carlo  | 1 | 1 | python algos/td_lambda.py $walk5 --method monte-carlo --learning-rate 0.01 0.02 0.03 0.04
+td-batch-{td,monte-carlo} | 1 | 1 | python algos/td_lambda.py $walk5 --method {td,monte-carlo} --batch --learning-rate 0.1
+
+# Figure 7.2: n-step TD on nineteen states
+td-n-step-{1,2,4,8,16,32,64,128,256,512} | 1 | 1 | python algos/td_lambda.py $walk19 --method n-step --n {1,2,4,8,16,32,64,128,256,512} --learning-rate 0.01 0.02 0.03 0.04 $to_1
+
+# Figures 12.3, 12.6 and 12.8: the offline lambda-return, TD(lambda), true online TD(lambda)
+td-lambda-return-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method lambda-return --trace-lambda {0,0.4,0.8,0.9,0.95,0.975,0.99,1} --learning-rate 0.01 0.02 0.03 0.04 $to_1
+td-td-lambda-{0,0.4}     | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda --trace-lambda {0,0.4} --learning-rate $to_1
+td-td-lambda-{0.8,0.9}   | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda --trace-lambda {0.8,0.9} --learning-rate 0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5
+td-td-lambda-{0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda --trace-lambda {0.95,0.975,0.99,1} --learning-rate $to_05 {0.1 0.15 0.2,0.1 0.15,0.07,0.06}
+td-true-online-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method true-online --trace-lambda {0,0.4,0.8,0.9,0.95,0.975,0.99,1} --learning-rate 0.01 0.02 0.03 0.04 $to_1
+
+# what the value is a function of: a thousand states as a table, in groups, by cosines, through a network
+td-features-table    | 1 | 1 | python algos/td_lambda.py $walk1000 --learning-rate 0.1 0.2 0.4
+td-features-groups   | 1 | 1 | python algos/td_lambda.py $walk1000 --num-features 20 --learning-rate 0.01 0.03 0.1
+td-features-fourier  | 1 | 1 | python algos/td_lambda.py $walk1000 --features fourier --num-features 5 --learning-rate 0.003 0.01 0.03
+td-features-network  | 1 | 1 | python algos/td_lambda.py $walk1000 --features fourier --num-features 5 --num-units 16 --learning-rate 0.0003 0.001 0.003
 TABLE
