@@ -30,7 +30,6 @@ actors='--total-timesteps 200000 --num-envs 80 --group-size 5 --num-steps 250'
 searches='--search {simple,tree,tree,td}'
 bonus='--exploration {1.4,0,1.4,1.4}'
 connect='--env-id connect-four --opponent uct --total-episodes 200'
-maze='--env-id dyna-maze --total-episodes 10 --max-depth 300'
 
 # temporal differences: the book's random walks, its step sizes and finer ones
 walk5='--env-id walk-5 --num-runs 1000 --total-episodes 100'
@@ -91,9 +90,6 @@ mcts-tictactoe-{simple,post,uct,td}    | 1-3 | 1 | python benchmarks/exact_ticta
 mcts-connect30-{simple,post,uct,td}    | 1 | 1 | python algos/mcts.py $connect --simulations 30 --opponent-simulations 30 $searches $bonus
 mcts-connect100-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 100 --opponent-simulations 100 $searches $bonus
 mcts-connect300-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 300 --opponent-simulations 300 $searches $bonus
-mcts-maze10-{simple,post,uct,td}       | 1 | 1 | python algos/mcts.py $maze --simulations 10 $searches --exploration {0.2,0,0.2,0.2}
-mcts-maze30-{simple,post,uct,td}       | 1 | 1 | python algos/mcts.py $maze --simulations 30 $searches --exploration {0.2,0,0.2,0.2}
-mcts-maze100-{simple,post,uct,td}      | 1 | 1 | python algos/mcts.py $maze --simulations 100 $searches --exploration {0.2,0,0.2,0.2}
 
 # beside open_spiel: simulations per second of one tree, and 1,000 games of Connect Four at equal simulations
 openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py

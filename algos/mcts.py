@@ -13,7 +13,7 @@
 """Monte-Carlo tree search: before every move, play to the end in the head, many times, and move as went best.
 
     python algos/mcts.py --env-id connect-four --simulations 1000
-    python algos/mcts.py --env-id FrozenLake-v1 --model-steps 20000
+    python algos/mcts.py --env-id dyna-maze --exploration 0.2 --simulations 200 --max-depth 500 --model-steps 10000
     python algos/mcts.py --env-id four-leaves --exploration 0 --simulations 100
 
 Simple Monte-Carlo search plays at random from the current state and averages the returns of each first action. The

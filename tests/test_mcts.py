@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import gymnasium as gym
@@ -370,11 +371,11 @@ def test_a_game_is_scored_for_the_first_player():
     assert play_game(board, follow(0, 1, 5, 6, 8), follow(2, 3, 4, 7)) == (0.0, 9)
 
 
-def test_uct_finds_its_way_with_the_true_model_and_with_a_counted_one(tmp_path):
-    flags = {"env_id": "FrozenLake-v1", "simulations": 150, "exploration": 0.05, "total_episodes": 12, "gamma": 0.99}
-    for steps in (0, 20_000):
-        row = train(Args(**flags, model_steps=steps, run_dir=tmp_path / str(steps)))
-        assert row["charts/mean_return"] >= 0.3  # at random: 0.015
+@pytest.mark.parametrize("flags", [{}, {"model_steps": 300}, {"search": "td"}])
+def test_the_search_finds_its_way_with_the_true_model_and_with_a_counted_one(flags, tmp_path):
+    args = Args(env_id="four-leaves", simulations=100, total_episodes=10, **flags)
+    row = train(replace(args, run_dir=tmp_path / "run"))
+    assert row["charts/mean_return"] == 1 and row["charts/mean_length"] == 2
 
 
 # --- a run -----------------------------------------------------------------------------------
