@@ -113,7 +113,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "# The Dyna maze",
         "gamma .95, alpha .1, epsilon .1. Mean real steps per episode over all runs, ± its standard error; the first "
         f"episode whose mean over a seed's {RUNS} runs is below {BAR}, seed by seed; expected steps of the greedy "
-        "policy after the last episode (the shortest way takes 14); median seconds of a seed, on a machine that was shared.",
+        "policy after the last episode (the shortest way takes 14); median seconds of a seed, on a shared machine.",
         maze_table(results, published),
         "With all values at 0 the first episode is a random walk whatever n is: a linear solve of the maze gives 868.7 "
         "steps.",
