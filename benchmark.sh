@@ -38,6 +38,11 @@ walk1000='--env-id walk-1000 --num-runs 30 --total-episodes 200 --method td-lamb
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 
+# known environments and their discounts
+worlds='{4x4,5x5,frozenlake,frozenlake8x8,cliff,taxi}'
+world='--env-id {gridworld-4x4,gridworld-5x5,FrozenLake-v1,FrozenLake8x8-v1,CliffWalking-v1,Taxi-v4}'
+world="$world --gamma {1,0.9,0.99,0.99,1,1}"
+
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
@@ -102,6 +107,30 @@ dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50
 dyna-maze-model      | 1-3 | 1 | python algos/dyna_q.py --planner value-iteration
 dyna-maze-sarsa-n5   | 1-3 | 1 | python algos/dyna_q.py --method sarsa --planning-steps 5
 
+[sarsa]
+
+# Examples 6.6 and 6.5: the cliff and the wind, with traces as well
+sarsa-cliff              | 1-3 | 1 | python algos/sarsa.py
+sarsa-cliff-expected     | 1-3 | 1 | python algos/sarsa.py --expected
+sarsa-cliff-lambda       | 1   | 1 | python algos/sarsa.py --trace-lambda 0.8 --learning-rate 0.2
+sarsa-windy              | 1   | 1 | python algos/sarsa.py --env-id windy
+sarsa-windy-lambda       | 1   | 1 | python algos/sarsa.py --env-id windy --trace-lambda 0.8 --learning-rate 0.2
+
+# Example 5.3: Monte-Carlo control plays Blackjack, and its policy is scored exactly
+sarsa-blackjack          | 1   | 1 | python benchmarks/blackjack.py
+
+[q_learning]
+
+# Examples 6.6 and 6.5: the cliff and the wind, with traces as well, and by watching a random policy
+q-cliff                  | 1-3 | 1 | python algos/q_learning.py
+q-cliff-lambda           | 1   | 1 | python algos/q_learning.py --trace-lambda 0.8 --learning-rate 0.2
+q-cliff-random           | 1   | 1 | python algos/q_learning.py --behaviour random --num-runs 100 --total-episodes 30
+q-windy                  | 1   | 1 | python algos/q_learning.py --env-id windy
+q-windy-lambda           | 1   | 1 | python algos/q_learning.py --env-id windy --trace-lambda 0.8 --learning-rate 0.2
+
+# the post's two doors: greedy, a fixed share of random actions, and one that fades
+q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id doors --num-runs 2000 --learning-rate 1 --learning-rate-power 1 --start-e {0,0.1,1} --end-e {0,0.1,0}
+
 [td_lambda]
 
 # Example 6.2 and Figure 6.2: TD(0) and Monte Carlo on five states, one by one and in batches
@@ -124,4 +153,23 @@ td-features-table    | 1 | 1 | python algos/td_lambda.py $walk1000 --learning-ra
 td-features-groups   | 1 | 1 | python algos/td_lambda.py $walk1000 --num-features 20 --learning-rate 0.01 0.03 0.1
 td-features-fourier  | 1 | 1 | python algos/td_lambda.py $walk1000 --features fourier --num-features 5 --learning-rate 0.003 0.01 0.03
 td-features-network  | 1 | 1 | python algos/td_lambda.py $walk1000 --features fourier --num-features 5 --num-units 16 --learning-rate 0.0003 0.001 0.003
+
+[dynamic_programming]
+
+# the book's numbers: Figure 4.1, its sweeps until nothing changes by 0.0001, Example 3.5
+dp-random-4x4      | 1 | 1 | python algos/dynamic_programming.py --no-improve
+dp-theta           | 1 | 1 | python algos/dynamic_programming.py --no-improve --theta 0.0001
+dp-theta-in-place  | 1 | 1 | python algos/dynamic_programming.py --no-improve --theta 0.0001 --in-place
+dp-random-5x5      | 1 | 1 | python algos/dynamic_programming.py --no-improve --env-id gridworld-5x5
+
+# from value iteration (1) to policy iteration (0)
+dp-$worlds-k1    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1
+dp-$worlds-k2    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 2 --no-capture-video
+dp-$worlds-k5    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 5 --no-capture-video
+dp-$worlds-k10   | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 10
+dp-$worlds-k30   | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 30 --no-capture-video
+dp-$worlds-k100  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 100 --no-capture-video
+dp-$worlds-k300  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 300 --no-capture-video
+dp-$worlds-k0    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 0 --no-capture-video
+dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1 --in-place --no-capture-video
 TABLE

@@ -208,7 +208,7 @@ def iterate(
 
 
 def expected_return(model: Model, policy: torch.Tensor, gamma: float, num_steps: int) -> float:
-    """Mean return of an episode of so many steps at most: that is what as many sweeps from 0 compute."""
+    """Mean discounted return of episodes of so many steps at most: that is what as many sweeps from 0 compute."""
     values = torch.zeros_like(model.start)
     for _ in range(num_steps):
         before, values = values, sweep(model, values, policy, gamma)
@@ -218,17 +218,17 @@ def expected_return(model: Model, policy: torch.Tensor, gamma: float, num_steps:
 
 
 def play(
-    model: Model, policy: torch.Tensor, gamma: float, num_runs: int, num_steps: int, generator: torch.Generator
+    model: Model, policy: torch.Tensor, num_runs: int, num_steps: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Episodes in lockstep, of so many steps at most -> their discounted returns [runs] and lengths [runs]."""
+    """Episodes in lockstep, of so many steps at most -> their undiscounted returns [runs], lengths [runs]."""
     states = torch.multinomial(model.start, num_runs, replacement=True, generator=generator)
     returns, lengths = model.start.new_zeros(num_runs), model.start.new_zeros(num_runs)
     alive = torch.ones_like(states, dtype=torch.bool)
-    for step in range(num_steps):
+    for _ in range(num_steps):
         actions = torch.multinomial(policy[states], 1, generator=generator).squeeze(1)
         outcomes = torch.multinomial(model.probabilities[states, actions], 1, generator=generator).squeeze(1)
         chosen = states, actions, outcomes
-        returns += alive * gamma**step * model.rewards[chosen]
+        returns += alive * model.rewards[chosen]
         lengths += alive
         alive &= ~model.terminations[chosen]
         states = model.next_states[chosen]
@@ -488,12 +488,12 @@ def draw_returns(run: Run):
         rows = list(csv.DictReader(file))
     axes = Figure(figsize=(6, 4), layout="constrained").subplots()
     columns = {
-        "charts/episodic_return": "what the greedy policy earns",
-        "charts/start_value": "what the values promise",
+        "charts/greedy_value": "what the greedy policy earns",
+        "charts/promised_value": "what the values promise",
     }
     for column, label in columns.items():
         axes.plot([int(row["global_step"]) for row in rows], [float(row[column]) for row in rows], ".-", label=label)
-    axes.set(xlabel="sweeps", ylabel="mean return", title=run.name, xscale="symlog")
+    axes.set(xlabel="sweeps", ylabel="mean discounted return", title=run.name, xscale="symlog")
     axes.legend()
     axes.figure.savefig(run.dir / "curve.png", dpi=120)
     run.picture(run.dir / "curve.png")
@@ -530,12 +530,15 @@ def train(args: Args) -> dict:
             history.append(values)
             if not policies or not torch.equal(best, policies[-1][1]):
                 policies.append((number, best))
-                best_return = expected_return(model, best, gamma, args.max_episode_steps)
+                best_return, best_value = (
+                    expected_return(model, best, discount, args.max_episode_steps) for discount in (1.0, gamma)
+                )
             elapsed = time.perf_counter() - start
             row = {
                 "global_step": number,
                 "charts/episodic_return": best_return,
-                "charts/start_value": (model.start @ values).item(),
+                "charts/greedy_value": best_value,
+                "charts/promised_value": (model.start @ values).item(),
                 "charts/improvements": improvements,
                 "charts/SPS": number / elapsed,
                 "losses/bellman_residual": residual,
@@ -547,7 +550,7 @@ def train(args: Args) -> dict:
                 "eval/episodic_length": None,
             }
             if converged or number == args.total_sweeps:
-                returns, lengths = play(model, best, gamma, args.num_runs, args.max_episode_steps, generator)
+                returns, lengths = play(model, best, args.num_runs, args.max_episode_steps, generator)
                 row["eval/episodic_return"] = returns.mean().item()
                 row["eval/episodic_return_stderr"] = returns.std().item() / math.sqrt(args.num_runs)
                 row["eval/episodic_length"] = lengths.mean().item()

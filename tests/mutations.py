@@ -68,8 +68,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "a policy is optimal when its actions keep the value",
         ),
         (
-            "alive * gamma**step * model.rewards[chosen]",
-            "gamma**step * model.rewards[chosen]",
+            "returns += alive * model.rewards[chosen]",
+            "returns += model.rewards[chosen]",
             "an episode that has ended earns nothing more",
         ),
         (
@@ -200,6 +200,120 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "ended |= steps >= table.time_limit",
             "ended |= steps > table.time_limit",
             "an episode is cut off after so many steps, not one later",
+        ),
+    ],
+    "algos/sarsa.py": [
+        (
+            "cumulative = [i + np.cumsum",
+            "cumulative = [i + 1 - np.cumsum",
+            "the outcomes of an action share out its interval by their probabilities",
+        ),
+        (
+            "self.step_size[self.end :] = 0",
+            "self.step_size[self.end + 1 :] = 0",
+            "starting over is no transition: nothing is learned from it",
+        ),
+        (
+            "trace.index_copy_(0, entries, step_size)",
+            "trace.index_add_(0, entries, step_size)",
+            "a replacing trace does not grow with repeated visits",
+        ),
+        (
+            "(clock == max_steps) & (next_states < end), end)",
+            "(clock == max_steps - 1) & (next_states < end), end)",
+            "an episode is cut off after max_steps steps, not one earlier",
+        ),
+        (
+            "torch.add(rewards, next_values, alpha=gamma)",
+            "torch.add(rewards, next_values, alpha=1)",
+            "what follows is discounted",
+        ),
+        (
+            "masked_fill(episodes == num_episodes, halt)",
+            "masked_fill(episodes == num_episodes + 1, halt)",
+            "a run learns from its episodes and no more",
+        ),
+        (
+            "visits.index_select(0, entries) ** -args",
+            "(visits.index_select(0, entries) + 1) ** -args",
+            "the first visit has the whole step size",
+        ),
+        (
+            "(q + ties).argmax(dim=1)",
+            "q.argmax(dim=1)",
+            "ties are broken at random, not in favour of the first action",
+        ),
+        (
+            "(1 - epsilon) * q.amax(dim=1) + epsilon * q.mean(dim=1)",
+            "(1 - epsilon) * q.amax(dim=1) + epsilon * q.amin(dim=1)",
+            "an exploring action is any, not the worst",
+        ),
+        (
+            "torch.add(next_actions, next_rows, alpha=num_actions)",
+            "torch.add(actions, next_rows, alpha=num_actions)",
+            "SARSA's target is the value of the next action, not of this one in the next state",
+        ),
+        (
+            "args.gamma * args.trace_lambda * same_episode",
+            "args.gamma * args.trace_lambda",
+            "a trace ends with its episode",
+        ),
+    ],
+    "algos/q_learning.py": [
+        (
+            "cumulative = [i + np.cumsum",
+            "cumulative = [i + 1 - np.cumsum",
+            "the outcomes of an action share out its interval by their probabilities",
+        ),
+        (
+            "self.step_size[self.end :] = 0",
+            "self.step_size[self.end + 1 :] = 0",
+            "starting over is no transition: nothing is learned from it",
+        ),
+        (
+            "trace.index_copy_(0, entries, step_size)",
+            "trace.index_add_(0, entries, step_size)",
+            "a replacing trace does not grow with repeated visits",
+        ),
+        (
+            "(clock == max_steps) & (next_states < end), end)",
+            "(clock == max_steps - 1) & (next_states < end), end)",
+            "an episode is cut off after max_steps steps, not one earlier",
+        ),
+        (
+            "torch.add(rewards, next_values, alpha=gamma)",
+            "torch.add(rewards, next_values, alpha=1)",
+            "what follows is discounted",
+        ),
+        (
+            "masked_fill(episodes == num_episodes, halt)",
+            "masked_fill(episodes == num_episodes + 1, halt)",
+            "a run learns from its episodes and no more",
+        ),
+        (
+            "visits.index_select(0, entries) ** -args",
+            "(visits.index_select(0, entries) + 1) ** -args",
+            "the first visit has the whole step size",
+        ),
+        (
+            "(q + ties).argmax(dim=1)",
+            "q.argmax(dim=1)",
+            "ties are broken at random, not in favour of the first action",
+        ),
+        (
+            "index_select(0, first_row + next_states).amax(dim=1)",
+            "index_select(0, first_row + next_states).mean(dim=1)",
+            "the target is the value of the best next action, whatever the behaviour does",
+        ),
+        (
+            "(greedy & (states < self.end))",
+            "(states < self.end)",
+            "Watkins's traces end at an action that is not greedy",
+        ),
+        (
+            'if args.behaviour == "random":',
+            'if args.behaviour != "random":',
+            "the behaviour is what was asked for",
         ),
     ],
     "algos/td_lambda.py": [

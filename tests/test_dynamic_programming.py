@@ -295,17 +295,24 @@ def test_when_the_greedy_policy_is_optimal_for_good():
     assert optimal_since(model, values, 1.0, [(0, best), (2, slip)]) is None
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take a second, and these tests do not look at them."""
+    for name in ("draw_sweeps", "draw_returns"):
+        monkeypatch.setattr(f"algos.dynamic_programming.{name}", lambda *_: None)
+
+
 # --- episodes --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env_id, gamma", [("FrozenLake-v1", 1.0), ("random", 0.9)])
-def test_episodes_played_agree_with_what_is_expected(env_id, gamma):
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "random"])
+def test_episodes_played_agree_with_what_is_expected(env_id):
     model = random_model(5, 4, 3) if env_id == "random" else transition_table(env_id)[1]
     policy = torch.from_numpy(np.random.default_rng(1).dirichlet([1.0] * 4, size=len(model.start)))
-    returns, lengths = play(model, policy, gamma, 4000, 12, torch.Generator().manual_seed(1))
+    returns, lengths = play(model, policy, 4000, 12, torch.Generator().manual_seed(1))
     error = returns.std().item() / 4000**0.5
     assert error > 0
-    assert abs(returns.mean().item() - expected_return(model, policy, gamma, 12)) < 4 * error
+    assert abs(returns.mean().item() - expected_return(model, policy, 1.0, 12)) < 4 * error
     assert lengths.max() == 12 and lengths.min() < 12  # some end, some are cut
 
 
@@ -328,9 +335,19 @@ def test_a_deterministic_episode_is_the_one_gymnasium_plays():
     (obs, _), total, length, ended = env.reset(seed=0), 0.0, 0, False
     while not ended:
         obs, reward, terminated, truncated, _ = env.step(int(one[obs].argmax()))
-        total, length, ended = total + 0.9**length * reward, length + 1, terminated or truncated
-    returns, lengths = play(model, one, 0.9, 3, 100, torch.Generator().manual_seed(0))
-    assert returns.tolist() == pytest.approx([total] * 3) and lengths.tolist() == [length] * 3
+        total, length, ended = total + reward, length + 1, terminated or truncated
+    returns, lengths = play(model, one, 3, 100, torch.Generator().manual_seed(0))
+    assert returns.tolist() == [total] * 3 and lengths.tolist() == [length] * 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_with_a_discount_the_return_of_an_episode_is_still_counted_without(tmp_path):
+    """Gymnasium states the best return within its time limit of 100 steps as 0.74."""
+    row = train(Args(run_dir=tmp_path, env_id="FrozenLake-v1", gamma=0.999, max_episode_steps=100))
+    assert row["charts/episodic_return"] == pytest.approx(0.74, abs=0.005)
+    assert row["charts/greedy_value"] < row["charts/episodic_return"] - 0.01
+    assert row["charts/greedy_value"] < row["charts/promised_value"]  # which knows no time limit
+    assert abs(row["eval/episodic_return"] - 0.74) < 4 * row["eval/episodic_return_stderr"]
 
 
 def test_greedy_policies_are_good_long_before_the_values_are():
@@ -427,7 +444,9 @@ def test_a_run_leaves_numbers_pictures_and_the_policy(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {
         "args.json", "metrics.csv", "values.csv", "values.png", "sweeps.gif", "curve.png",
     }  # fmt: skip
-    assert row["charts/episodic_return"] == row["charts/start_value"] == pytest.approx(-2)
+    assert (
+        row["charts/episodic_return"] == row["charts/greedy_value"] == row["charts/promised_value"] == pytest.approx(-2)
+    )
     assert row["eval/episodic_return"] == pytest.approx(-2, abs=4 * row["eval/episodic_return_stderr"])
     assert row["eval/episodic_length"] == -row["eval/episodic_return"]
     assert row["eval/optimal_after"] == 3 and row["charts/improvements"] == 1
@@ -443,13 +462,6 @@ def test_a_run_leaves_numbers_pictures_and_the_policy(tmp_path, capsys):
     with Image.open(tmp_path / "sweeps.gif") as animation:
         assert animation.n_frames > 8
     assert "return -" in capsys.readouterr().out
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Pictures take a second, and these tests do not look at them."""
-    for name in ("draw_sweeps", "draw_returns"):
-        monkeypatch.setattr(f"algos.dynamic_programming.{name}", lambda *_: None)
 
 
 @pytest.mark.usefixtures("undrawn")
