@@ -178,7 +178,7 @@ class Sweep(NamedTuple):
     change: float
     """largest change of a value by this sweep"""
     residual: float
-    """largest distance of a value from its best action's: 0 for the optimal values (4.1), and for no others"""
+    """largest distance of a value from its best action's: 0 for the optimal values (4.1)"""
     converged: bool
 
 
@@ -247,8 +247,10 @@ def can_end(model: Model) -> torch.Tensor:
             return found
 
 
-def optimal_since(model: Model, values: torch.Tensor, gamma: float, policies: list[tuple[int, torch.Tensor]]):
-    """The first sweep after which all greedy policies are optimal, given the optimal values [states]. None: never.
+def optimal_since(
+    model: Model, values: torch.Tensor, gamma: float, policies: list[tuple[int, torch.Tensor]]
+) -> int | None:
+    """The first sweep from which on every greedy policy is optimal, given the optimal values [states]. None: never.
 
     policies: where the greedy policy changed, (sweep, policy [states, actions]). With --gamma 1 and rewards of 0 an
     action may keep the value and still lead in a circle for ever; this function does not notice.
