@@ -1,0 +1,135 @@
+"""How well algos/sarsa.py plays Blackjack-v1 as Monte-Carlo control, against the exact solution.
+
+    python benchmarks/blackjack.py --run-dir runs/blackjack
+
+The deck is infinite, so the game has few states and can be solved: the program computes the best policy and the exact
+value, from a random deal, of the policy that was learned. A row of metrics.csv for every hand of 12 to 20 against every
+card of the dealer; the values stand in the last one.
+"""
+
+import csv
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from algos.sarsa import ActionValues, Args, exploration, make_world, play
+
+CARDS = {card: 4 / 13 if card == 10 else 1 / 13 for card in range(1, 11)}  # an ace is 1; ten, jack, queen and king: 10
+HANDS = list(itertools.product((False, True), range(12, 21), range(1, 11)))  # usable ace, total, the dealer's card
+
+
+@dataclass
+class BlackjackArgs:
+    seed: int = 1
+    """seeds actions and cards"""
+    run_dir: Path = Path("runs", "blackjack")
+    """where metrics.csv goes"""
+    num_runs: int = 8
+    """independent learners"""
+    total_episodes: int = 125_000
+    """hands that each of them plays"""
+
+
+def take(total: int, ace: bool, card: int) -> tuple[int, bool]:
+    """A hand with one card more: its total, and whether an ace counts 11 in it."""
+    total += card
+    if card == 1 and total <= 11:
+        total, ace = total + 10, True
+    return (total - 10, False) if total > 21 and ace else (total, ace)
+
+
+@cache
+def dealer_ends(total: int, ace: bool) -> dict[int, float]:
+    """Probabilities of the dealer's last total, who stops at 17; 0 for a bust."""
+    if total >= 17:
+        return {total if total <= 21 else 0: 1.0}
+    ends = dict.fromkeys((0, *range(17, 22)), 0.0)
+    for card, p in CARDS.items():
+        for end, q in dealer_ends(*take(total, ace, card)).items():
+            ends[end] += p * q
+    return ends
+
+
+def stick_value(total: int, dealer: int) -> float:
+    """Expected reward of sticking at this total against the card that the dealer shows."""
+    ends = dealer_ends(*take(0, False, dealer))
+    return sum(p * ((total > end) - (total < end)) for end, p in ends.items())
+
+
+def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float, dict]:
+    """Value from a random deal, and the values {hand: (stick, hit)}, of a policy(ace, total, dealer) -> hit.
+
+    Without a policy, of the best one. Hands below 12 and of 21 are played in the only sensible way.
+    """
+    values = {}
+
+    @cache
+    def value(ace: bool, total: int, dealer: int) -> float:
+        if total > 21:
+            return -1.0
+        stick = stick_value(total, dealer)
+        hit = -1.0
+        if total < 21:
+            following = ((p, take(total, ace, card)) for card, p in CARDS.items())
+            hit = sum(p * value(usable, reached, dealer) for p, (reached, usable) in following)
+        values[ace, total, dealer] = stick, hit
+        if policy is None or not 12 <= total <= 20:
+            return max(stick, hit)
+        return hit if policy(ace, total, dealer) else stick
+
+    start = 0.0
+    for (first, p), (second, q), (dealer, r) in itertools.product(CARDS.items(), repeat=3):
+        total, ace = take(*take(0, False, first), second)
+        start += p * q * r * value(ace, total, dealer)
+    return start, values
+
+
+def main(arguments: BlackjackArgs):
+    args = Args(env_id="Blackjack-v1", num_runs=arguments.num_runs, total_episodes=arguments.total_episodes)
+    args.seed, args.trace_lambda, args.learning_rate, args.learning_rate_power = arguments.seed, 1.0, 1.0, 0.9
+    args.start_e, args.end_e = 1.0, 0.05
+    cpu = torch.device("cpu")
+    world = make_world(args, cpu)
+    learned, generator = ActionValues(world, args, cpu), torch.Generator().manual_seed(arguments.seed)
+    for _, lengths, finished in play(world, learned, exploration(args), None, True, generator):
+        steps = int(lengths.sum())
+        print(f"\r{finished} of {args.total_episodes} hands", end="", file=sys.stderr, flush=True)
+    q, visits = learned.q[:, : world.num_states], learned.visits[:, : world.num_states]  # [runs, states, actions]
+    pooled = (q * visits).sum(dim=0) / visits.sum(dim=0).clamp(min=1)
+
+    def hits(table: torch.Tensor, ace: bool, total: int, dealer: int) -> bool:
+        stick, hit = table[world.number((total, dealer, int(ace)))].tolist()
+        return hit > stick
+
+    optimum, best = solve()
+    value, _ = solve(lambda *hand: hits(pooled, *hand))
+    alone = [solve(lambda *hand, table=table: hits(table, *hand))[0] for table in q]
+    different = [hand for hand in HANDS if hits(pooled, *hand) != (best[hand][1] > best[hand][0])]
+    arguments.run_dir.mkdir(parents=True, exist_ok=True)
+    with (arguments.run_dir / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        columns = ["global_step", "hand/ace", "hand/total", "hand/dealer", "hand/hit", "hand/best_hit", "hand/loss"]
+        scores = ["eval/value", "eval/value_alone", "eval/value_alone_se", "eval/optimum", "eval/different"]
+        writer.writerow(columns + scores)
+        for hand in HANDS:
+            stick, hit = best[hand]
+            wrong = hand in different
+            cells = [steps, *map(int, hand), int(hits(pooled, *hand)), int(hit > stick)]
+            cells.append(abs(hit - stick) if wrong else 0.0)  # what the other action would have been worth more
+            error = np.std(alone, ddof=1) / len(alone) ** 0.5 if len(alone) > 1 else None
+            last = [value, np.mean(alone), error, optimum, len(different)] if hand == HANDS[-1] else [None] * 5
+            writer.writerow(cells + last)
+    print(f"\nvalue {value:.5f}, {np.mean(alone):.5f} of a learner alone; best {optimum:.5f}; {len(different)} differ")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BlackjackArgs, description=__doc__))
