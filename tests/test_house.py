@@ -75,6 +75,16 @@ TINY = {
         few="--total-episodes 3",
         more="--total-episodes 6",
     ),
+    "algos/sarsa.py": Tiny(
+        flags="--num-runs 3 --max-steps 50",
+        few="--total-episodes 2",
+        more="--total-episodes 4",
+    ),
+    "algos/q_learning.py": Tiny(
+        flags="--num-runs 3 --max-steps 50",
+        few="--total-episodes 2",
+        more="--total-episodes 4",
+    ),
     "algos/td_lambda.py": Tiny(
         flags="--env-id walk-5 --num-runs 3 --features fourier --num-features 2 --num-units 2 --learning-rate 0.1",
         few="--total-episodes 2",
