@@ -126,17 +126,19 @@ class Args:
             raise UsageError("--batch goes with --method td, n-step or monte-carlo, and with a single --learning-rate")
 
 
-# --- the value function: weights w [runs, alphas, weights], features x(s) [1, features] of a state for each run, or
-# [k, features] of k states for all of them ---------------------------------------------------
+# --- the value function: of weights w [runs, alphas, weights] and the features x(s) of k states ---------------
 
 
 def linear(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """v(s, w) = w . x(s) -> [runs, alphas, k]. A table is the case of one-hot features."""
+    """v(s, w) = w . x(s): [runs, alphas, k]. x: [runs, k, features], or [k, features] for the same states in all runs.
+
+    A table is the case of one-hot features.
+    """
     return w @ x.mT
 
 
 def network(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """v(s, w) = c . tanh(A x(s) + b) + d with w = (A, b, c, d) -> [runs, alphas, k]."""
+    """v(s, w) = c . tanh(A x(s) + b) + d with w = (A, b, c, d); shapes as above."""
     units = (w.shape[-1] - 1) // (x.shape[-1] + 2)
     a, b, c, d = w.split([units * x.shape[-1], units, units, 1], dim=-1)
     a = a.unflatten(-1, (units, -1))  # [runs, alphas, units, features]
@@ -373,7 +375,7 @@ def random_walk(num_states: int, farthest: int, left_reward: float) -> Process:
     rewards = left_reward * (to < 0) + 1.0 * (to >= num_states)
     to = torch.where((to < 0) | (to >= num_states), num_states, to)
     start = torch.nn.functional.one_hot(torch.tensor((num_states - 1) // 2), num_states).double()
-    return with_end(torch.full(to.shape, 1 / len(steps)), to, rewards, start)
+    return with_end(torch.full(to.shape, 1 / len(steps), dtype=torch.float64), to, rewards, start)
 
 
 def transition_table(env_id: str) -> Process:
@@ -400,7 +402,7 @@ def with_end(probs, next_states, rewards, start) -> Process:
     end = torch.full_like(next_states[:1], len(probs))
     pieces = (probs, probs[:1]), (next_states, end), (rewards, 0 * rewards[:1])
     probs, next_states, rewards = (torch.cat(pair) for pair in pieces)
-    return Process(probs.double(), next_states, rewards.double(), torch.as_tensor(start, dtype=torch.float64))
+    return Process(probs, next_states, rewards.double(), torch.as_tensor(start, dtype=torch.float64))
 
 
 def true_values(process: Process, gamma: float, env_id: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -296,7 +296,9 @@ def test_values_of_the_walks_are_known():
         line = torch.linspace(low, 1, num_states + 2, dtype=torch.float64)[1:-1]
         torch.testing.assert_close(truth, line)
         assert reached.all()
-    truth, _ = true_values(random_walk(*WALKS["walk-1000"][:3]), 1.0, "walk-1000")
+    process = random_walk(*WALKS["walk-1000"][:3])
+    torch.testing.assert_close(process.probs.sum(dim=1), torch.ones(1001, dtype=torch.float64), atol=1e-14, rtol=0)
+    truth, _ = true_values(process, 1.0, "walk-1000")
     assert (truth.diff() > 0).all()
     torch.testing.assert_close(truth, -truth.flip(0))
 
