@@ -271,7 +271,7 @@ def tables(results: Results, published: list[dict]) -> str:
         for result in results[f"td-features-{name}"]:
             mean, error = at(result, best(result), len(result["update"]))
             rows.append([label, f"{best(result):g}", f"{decimals(mean, 4)} ± {decimals(error, 4)}"])
-    header = ["TD(0.8) on 1,000 states", "step size", "RMS error after 200 episodes ± standard error"]
+    header = ["TD(0.8) on 1,000 states", "step size", "RMS error after 100 episodes ± standard error"]
     parts += ["## Features", table(header, rows)]
     rows = []
     groups = {"Example and Figure 6.2": ("td-walk", "td-batch"), "Figure 7.2": ("td-n-step",)}
@@ -279,7 +279,7 @@ def tables(results: Results, published: list[dict]) -> str:
     for label, prefixes in groups.items():
         runs = [seed for name, seeds in results.all.items() if name.startswith(prefixes) for seed in seeds]
         rows.append([label, str(len(runs)), f"{sum(run.summary['cpu_seconds'] for run in runs):.0f}"])
-    note = "CPU seconds of all commands of a figure, 1,000 runs each; about 3 of each command are the imports."
+    note = "CPU seconds of all commands of a figure, 500 runs each; about 3 of each command are the imports."
     parts += ["## Time", note, table(["figure", "commands", "CPU seconds"], rows)]
     return "\n\n".join([*parts, "Measured on: " + machines(used) + "."]) + "\n"
 
