@@ -482,7 +482,10 @@ def draw_policy(path: Path, q: torch.Tensor, env_id: str, title: str):
 
 
 def train(args: Args) -> dict:
-    """Learn, write the run's folder, and return the last row of its metrics. Raises UsageError, before it writes."""
+    """Learn, write the run's folder, and return the last row of its metrics. Raises UsageError, before it writes.
+
+    FloatingPointError when the values have diverged.
+    """
     args = replace(args)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     world = make_world(args, device)
@@ -493,6 +496,8 @@ def train(args: Args) -> dict:
     start, global_step, logged, row = time.perf_counter(), 0, 0, {}
     with Run(args, args.env_id) as run, tqdm(total=args.total_episodes, unit="episode", disable=None) as bar:
         for returns, lengths, finished in play(world, values, exploration(args), args.max_steps, True, generator):
+            if not values.q.isfinite().all():
+                raise FloatingPointError("the values diverged: try a smaller --learning-rate, or replacing traces")
             last = args.total_episodes if finished == args.total_episodes else finished // every * every
             for k in [*range(logged + every, last, every), last] if last > logged else []:
                 global_step += int(lengths[:, logged:k].sum())
@@ -537,7 +542,7 @@ def main(argv: list[str]):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except UsageError as error:
+    except (UsageError, FloatingPointError) as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
