@@ -25,7 +25,7 @@ policy drops out, and each sweep takes the best action there is: value iteration
 Expect, within seconds on one core: Figure 4.1 and, beside its first five columns, the optimal values in values.png, the
 sweeps one by one in sweeps.gif, and in curve.png the return of every greedy policy on the way. Value iteration finds
 the optimal policy after 14 sweeps on CliffWalking-v1 (return -13), 17 on Taxi-v4 (7.93) and 37 on FrozenLake-v1, where
-the values then promise half of what the policy earns, and need 805 sweeps to tell the truth within 1e-10. Unbounded
+the values then promise about half of what it earns, and need 805 sweeps to tell the truth within 1e-10. Unbounded
 evaluation is slow where the random policy seldom comes to an end: more than 10,000 sweeps on the cliff and in the taxi.
 On FrozenLake8x8-v1 take --gamma 0.99: without a discount most squares are worth 1, and a greedy policy strolls.
 

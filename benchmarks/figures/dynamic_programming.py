@@ -81,9 +81,11 @@ def sweeps_figure(results: Results, path: Path):
             continue
         done = {place: run for place, run in runs.items() if not np.isnan(optimal_after(run))}
         cut = {place: run for place, run in runs.items() if place not in done}
-        axes.plot(done, [optimal_after(run) for run in done.values()], "o-", color=BLUE, label="to the optimal policy")
+        axes.plot(
+            list(done), [optimal_after(run) for run in done.values()], "o-", color=BLUE, label="to the optimal policy"
+        )
         totals = [run.final("global_step") for run in done.values()]
-        axes.plot(done, totals, "s--", color=VERMILLION, label="until the values stay")
+        axes.plot(list(done), totals, "s--", color=VERMILLION, label="until the values stay")
         if cut:
             totals = [run.final("global_step") for run in cut.values()]
             axes.plot(list(cut), totals, "^", color=VERMILLION, fillstyle="none", label="not yet")
