@@ -91,13 +91,12 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-
 
 # simple search, the post's rule, UCT and TD search at equal simulations
 mcts-tictactoe-{simple,post,uct,td}    | 1-3 | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 $searches $bonus
-mcts-connect30-{simple,post,uct,td}    | 1 | 1 | python algos/mcts.py $connect --simulations 30 --opponent-simulations 30 $searches $bonus
-mcts-connect100-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 100 --opponent-simulations 100 $searches $bonus
-mcts-connect300-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 300 --opponent-simulations 300 $searches $bonus
+mcts-connect-30-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 30 --opponent-simulations 30 $searches $bonus
+mcts-connect-100-{simple,post,uct,td}  | 1 | 1 | python algos/mcts.py $connect --simulations 100 --opponent-simulations 100 $searches $bonus
 
 # beside open_spiel: simulations per second of one tree, and 1,000 games of Connect Four at equal simulations
 openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py
-openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 400 --exploration 1.4
+openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 100 --exploration 1.4
 
 [dyna_q]
 

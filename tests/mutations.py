@@ -379,6 +379,48 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the standard error of a mean falls with the root of the number of runs",
         ),
     ],
+    "algos/mcts_batched.py": [
+        (
+            "(1, height + 1, height + 2, height)]",
+            "(1, height + 1, height + 2)]",
+            "lines fall to the right as well",
+        ),
+        (
+            "1.0 - 2.0 * (first % 2)",
+            "1.0 - 2.0 * ((first + 1) % 2)",
+            "the first ply is the mover's own",
+        ),
+        (
+            "-rollout(board, waiting, moved, plies, generator)",
+            "rollout(board, waiting, moved, plies, generator)",
+            "what the next player wins, the one who has moved loses",
+        ),
+        (
+            "signs = 1.0 - 2.0 * (left % 2)",
+            "signs = torch.ones_like(left, dtype=torch.float32)",
+            "what is good for the one to move is bad for the other",
+        ),
+        (
+            "live = inside & ~over[node]",
+            "live = inside",
+            "nobody moves on after the end of a game",
+        ),
+        (
+            "torch.where(n == 0, total + order, bound)",
+            "torch.where(n == 0, total - order, bound)",
+            "what was not tried comes first",
+        ),
+        (
+            "exploration * (n.sum(dim=1, keepdim=True).log() / n).sqrt()",
+            "exploration * (n.sum(dim=1, keepdim=True) / n).sqrt()",
+            "the bonus grows with the logarithm of the visits",
+        ),
+        (
+            "torch.where(adds, played, results[node])",
+            "torch.where(adds, played, 0.0)",
+            "a game that has ended in the tree counts each time",
+        ),
+    ],
     "algos/trpo.py": [
         (
             "next_values * (1 - terminations) - values",

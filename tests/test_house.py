@@ -91,6 +91,11 @@ TINY = {
         more="--total-episodes 4",
         weights=("weights",),
     ),
+    "algos/mcts_batched.py": Tiny(
+        flags="--simulations 10 --num-runs 4",
+        few="--total-episodes 4",
+        more="--total-episodes 8",
+    ),
     "algos/trpo.py": Tiny(
         flags="--num-envs 4 --group-size 2 --num-steps 32 --num-actors 2 --torch-threads 1",
         few="--total-timesteps 256",
