@@ -96,6 +96,8 @@ mcts-connect-100-{simple,post,uct,td}  | 1 | 1 | python algos/mcts.py $connect -
 
 # beside open_spiel: simulations per second of one tree, and 1,000 games of Connect Four at equal simulations
 openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py
+mcts-batched-speed | 1-3 | all | python algos/mcts_batched.py --num-runs 512 --total-episodes 512 --simulations 100
+mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
 openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 100 --exploration 1.4
 
 [dyna_q]
@@ -128,6 +130,11 @@ q-windy-lambda           | 1   | 1 | python algos/q_learning.py --env-id windy -
 
 # the post's two doors: greedy, a fixed share of random actions, and one that fades
 q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id doors --num-runs 2000 --learning-rate 1 --learning-rate-power 1 --start-e {0,0.1,1} --end-e {0,0.1,0}
+
+[tile_coding]
+
+# mountain car
+tiles-car                | 1-2 | 1 | python algos/tile_coding.py
 
 [td_lambda]
 

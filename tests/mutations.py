@@ -316,6 +316,38 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the behaviour is what was asked for",
         ),
     ],
+    "algos/tile_coding.py": [
+        (
+            "scaled[:, None] + self.offsets",
+            "scaled[:, None] - self.offsets",
+            "a displaced grid still covers the box",
+        ),
+        (
+            ".squeeze(1) * (next_states != END)",
+            ".squeeze(1) * (next_states != HALT)",
+            "nothing follows a terminal state",
+        ),
+        (
+            "step_size = args.learning_rate / args.num_tilings",
+            "step_size = args.learning_rate",
+            "the tiles of an observation share the step size",
+        ),
+        (
+            "self.trace.view(-1).index_copy_(0, entries, active)",
+            "self.trace.view(-1).index_add_(0, entries, active)",
+            "a replacing trace does not grow with repeated visits",
+        ),
+        (
+            "args.gamma * args.trace_lambda * playing",
+            "args.gamma * args.trace_lambda * torch.ones_like(playing)",
+            "a trace ends with its episode",
+        ),
+        (
+            "(clock == max_steps) & (next_states == PLAYING)",
+            "(clock == max_steps - 1) & (next_states == PLAYING)",
+            "an episode is cut off after max_steps steps, not one earlier",
+        ),
+    ],
     "algos/td_lambda.py": [
         (
             "target = rewards[t, :runs] + gamma**n * v(w_t, x_n)",

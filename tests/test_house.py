@@ -85,6 +85,11 @@ TINY = {
         few="--total-episodes 2",
         more="--total-episodes 4",
     ),
+    "algos/tile_coding.py": Tiny(
+        flags="--num-runs 2 --max-steps 30 --eval-episodes 1",
+        few="--total-episodes 2",
+        more="--total-episodes 4",
+    ),
     "algos/td_lambda.py": Tiny(
         flags="--env-id walk-5 --num-runs 3 --features fourier --num-features 2 --num-units 2 --learning-rate 0.1",
         few="--total-episodes 2",
