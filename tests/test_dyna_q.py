@@ -169,10 +169,10 @@ def test_only_what_was_tried_is_imagined_states_alike_and_then_actions_alike():
     assert (states[:, 1] == 1).all() and (actions[:, 1] == 1).all()
 
 
-def solve_model(counts, table, gamma):
+def solve_model(counts, table, gamma, untried=0.0):
     """The counted model's action values by trying every deterministic policy with a linear solve: [S, A].
 
-    A pair that was never tried is worth 0.
+    A pair that was never tried is worth `untried`.
     """
     counts, num_states, num_actions = counts.numpy(), *counts.shape[:2]
     total = counts.sum(-1)
@@ -180,13 +180,14 @@ def solve_model(counts, table, gamma):
     for choice in np.ndindex(*[num_actions] * num_states):
         transition, gain = np.zeros((num_states, num_states)), np.zeros(num_states)
         for s, a in enumerate(choice):
+            gain[s] = 0 if total[s, a] else untried
             for k in np.flatnonzero(counts[s, a]):
                 share, after = counts[s, a, k] / total[s, a], int(table.next_states[s, a, k])
                 gain[s] += share * float(table.rewards[s, a, k])
                 if after < num_states:
                     transition[s, after] += gamma * share
         values = np.append(np.linalg.solve(np.eye(num_states) - transition, gain), 0.0)
-        q = np.zeros((num_states, num_actions))
+        q = np.where(total > 0, 0.0, untried)
         for s, a in np.ndindex(num_states, num_actions):
             for k in np.flatnonzero(counts[s, a]):
                 after = int(table.next_states[s, a, k])
@@ -212,9 +213,10 @@ def random_model(seed):
 def test_value_iteration_solves_the_counted_model(seed):
     table, counts = random_model(seed)
     q = torch.zeros(1, 5, 2, dtype=torch.float64)
+    q[:, :4][counts.sum(-1) == 0] = 0.7  # what is never tried keeps the value it has
     value_iteration(q, counts, table, 0.8, tolerance=1e-12)
-    assert torch.allclose(q[0, :4], solve_model(counts[0], table, 0.8), atol=1e-9)
-    assert (q[0, 4] == 0).all() and (q[0, 1, 0] == 0).all()
+    assert torch.allclose(q[0, :4], solve_model(counts[0], table, 0.8, untried=0.7), atol=1e-9)
+    assert (q[0, 4] == 0).all() and q[0, 1, 0] == 0.7
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
