@@ -100,6 +100,14 @@ mcts-batched-speed | 1-3 | all | python algos/mcts_batched.py --num-runs 512 --t
 mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
 openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 100 --exploration 1.4
 
+[dqn]
+
+# learning curves, beside CleanRL's
+dqn-{cartpole,acrobot}  | 1-3 | 1 | python algos/dqn.py --env-id {CartPole-v1,Acrobot-v1}
+
+# the post's two tricks, each switched off: return and largest |Q|
+dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {--no-replay,--target-frequency 1,--no-replay --target-frequency 1}
+
 [dyna_q]
 
 # Figure 8.2, and reward over real steps of model-free, Dyna and model-based learning

@@ -22,7 +22,11 @@ player turns into a good one along the lines that matter. UCT adds to each avera
 TD search hands up the tree not the return alone, but what the next pair's average says of it. The picture of a run
 is the tree of its first search.
 
-EXPECT
+Expect no lost line of tic-tac-toe at 1,000 simulations per move, and 99.0 % (first) and 91.6 % (second) of the games won
+against a random player: over all lines of play, three seeds; perfect play with random ties wins 96.8 % and 77.8 %.
+65,000 simulations of tic-tac-toe and 36,000 of Connect Four per CPU second, on a core that others use as well; the
+default hundred games take seconds. What pays late and by luck is beyond it: on FrozenLake's ice a thousand random
+simulations see the goal too seldom to tell the actions apart (1 success in 10 episodes).
 
 Papers
     Kocsis & Szepesvari 2006, "Bandit based Monte-Carlo planning": UCT.

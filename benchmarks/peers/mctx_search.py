@@ -1,0 +1,102 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "mctx==0.0.71",
+# ]
+# ///
+"""mctx's search of 256 positions side by side, tic-tac-toe with random rollouts, timed in CPU seconds on one core.
+
+    taskset -c 0 python benchmarks/peers/mctx_search.py --run-dir runs/mctx
+
+The board and the rollout are written here, in jax.numpy, because mctx has none. Its muzero_policy chooses by PUCT with
+equal priors, so it is another search than UCT at the same number of simulations. Compiling is not timed.
+"""
+
+import argparse
+import csv
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+LINES = jnp.array([0b111, 0b111000, 0b111000000, 0b1001001, 0b10010010, 0b100100100, 0b100010001, 0b1010100])
+CELLS = 1 << jnp.arange(9)
+
+
+def won(stones):
+    """Whether there is a line: [n] -> bool [n]."""
+    return ((stones[:, None] & LINES) == LINES).any(axis=1)
+
+
+def rollout(own, other, key):
+    """The result for the one to move when both play at random: [n] -> [n]."""
+
+    def ply(i, carry):
+        own, other, result = carry
+        free = ((own | other)[:, None] & CELLS) == 0
+        draws = jax.random.uniform(jax.random.fold_in(key, i), free.shape)
+        stone = jnp.where(free.any(axis=1), CELLS[jnp.where(free, draws, -1.0).argmax(axis=1)], 0)
+        own = own | stone
+        sign = 1.0 - 2.0 * (i % 2)
+        return other, own, jnp.where((result == 0) & won(own), sign, result)
+
+    return jax.lax.fori_loop(0, 9, ply, (own, other, jnp.zeros(len(own))))[2]
+
+
+def recurrent_fn(params, key, action, state):
+    """One move for mctx: what is good for the one who moved is bad for the next, hence the discount of -1."""
+    own, other, over = state
+    moved = own | jnp.where(over, 0, CELLS[action])
+    wins = won(moved) & ~over
+    now_over = over | wins | ((moved | other) == 511)
+    value = jnp.where(now_over, 0.0, rollout(other, moved, key))
+    legal = ((moved | other)[:, None] & CELLS) == 0
+    output = mctx.RecurrentFnOutput(
+        reward=wins.astype(jnp.float32),
+        discount=jnp.where(now_over, 0.0, -1.0),
+        prior_logits=jnp.where(legal, 0.0, -1e9),
+        value=value,
+    )
+    return output, (other, moved, now_over)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
+    parser.add_argument("--num-runs", type=int, default=256, help="positions side by side")
+    parser.add_argument("--simulations", type=int, default=100, help="of each position")
+    parser.add_argument("--turns", type=int, default=10, help="searches; their total is timed")
+    flags = parser.parse_args()
+    empty = jnp.zeros(flags.num_runs, jnp.int32)
+
+    @jax.jit
+    def search(key):
+        embedding = (empty, empty, jnp.zeros(flags.num_runs, bool))
+        root = mctx.RootFnOutput(
+            prior_logits=jnp.zeros((flags.num_runs, 9)), value=jnp.zeros(flags.num_runs), embedding=embedding
+        )
+        return mctx.muzero_policy(None, key, root, recurrent_fn, flags.simulations).action
+
+    keys = jax.random.split(jax.random.PRNGKey(flags.seed), flags.turns + 1)
+    search(keys[0]).block_until_ready()
+    start = time.process_time()
+    for key in keys[1:]:
+        search(key).block_until_ready()
+    seconds = time.process_time() - start
+    made = flags.num_runs * flags.simulations * flags.turns
+    flags.run_dir.mkdir(parents=True, exist_ok=True)
+    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["global_step", "time/simulations_per_second"])
+        writer.writeheader()
+        writer.writerow({"global_step": made, "time/simulations_per_second": made / seconds})
+
+
+if __name__ == "__main__":
+    main()
