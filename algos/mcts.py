@@ -24,9 +24,9 @@ is the tree of its first search.
 
 Expect no lost line of tic-tac-toe at 1,000 simulations per move, and 99.0 % of the games won moving first and 91.6 %
 moving second against a random player: over all lines of play, three seeds; perfect play with random ties wins 96.8 %
-and 77.8 %. 65,000 simulations of tic-tac-toe and 36,000 of Connect Four per CPU second, on a core that others use as well; the
-default hundred games take seconds. What pays late and by luck is beyond it: on FrozenLake's ice a thousand random
-simulations see the goal too seldom to tell the actions apart (1 success in 10 episodes).
+and 77.8 %. The default hundred games take seconds: 65,000 simulations of tic-tac-toe and 36,000 of Connect Four per
+CPU second, on a core that others use as well. What pays late and by luck is beyond it: on FrozenLake's ice a thousand
+random simulations see the goal too seldom to tell the actions apart (1 success in 10 episodes).
 
 Papers
     Kocsis & Szepesvari 2006, "Bandit based Monte-Carlo planning": UCT.

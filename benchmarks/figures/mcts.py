@@ -159,8 +159,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     )
     parts = ["# Monte-Carlo tree search", tictactoe_table(results), speed_table(results), match, notes]
     parts.append(
-        "Speed was measured on a shared and busy machine, in CPU seconds of one thread; open_spiel's and one tree of ours "
-        "in turns in one process, mctx's and ours from many positions one process after the other. "
+        "Speed was measured on a shared and busy machine, in CPU seconds of one thread; open_spiel's and one tree of "
+        "ours in turns in one process, mctx's and ours from many positions one process after the other. "
         f"Measured on: {machines(everything)}."
     )
     (folder / "tables.md").write_text("\n\n".join(parts) + "\n")
