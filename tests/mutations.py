@@ -140,6 +140,64 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "a game that the opponent moved first in is scored for the opponent",
         ),
     ],
+    "algos/dqn.py": [
+        (
+            "rewards + gamma * (1 - terminations) * target_network",
+            "rewards + gamma * target_network",
+            "after a termination there is nothing to bootstrap from",
+        ),
+        (
+            "rewards + gamma * (1 - terminations) * target_network",
+            "rewards + (1 - terminations) * target_network",
+            "what comes next is discounted",
+        ),
+        (
+            "targets = td_targets(target_network,",
+            "targets = td_targets(network,",
+            "targets come from the frozen network",
+        ),
+        (
+            "next_obs[i], rewards[i], terminations[i], truncated, _ = self.envs[i].step(action + self.first_action)\n",
+            "next_obs[i], rewards[i], terminations[i], truncated, _ = self.envs[i].step(action + self.first_action)\n"
+            "            terminations[i] |= truncated\n",
+            "an episode that was cut off would have gone on",
+        ),
+        (
+            "buffer.add(obs, next_obs, actions, rewards, terminations)",
+            "buffer.add(obs, envs.obs, actions, rewards, terminations)",
+            "what a last step led to is not the first observation of the next episode",
+        ),
+        (
+            "obs = envs.obs.copy()",
+            "obs = envs.obs",
+            "the observation acted on must not be overwritten by the step",
+        ),
+        (
+            "at = self.added % len(self.rows)",
+            "at = self.added % (len(self.rows) - len(rows))",
+            "the whole buffer is used before the oldest steps are overwritten",
+        ),
+        (
+            "filled, device = min(self.added, len(self.rows)), self.rows.device",
+            "filled, device = len(self.rows), self.rows.device",
+            "rows that nothing was written to are not learned from",
+        ),
+        (
+            "progress = min(1.0, step / (args.exploration_fraction * args.total_timesteps))",
+            "progress = min(1.0, step / args.total_timesteps)",
+            "exploration has fallen after a share of the training, not at its end",
+        ),
+        (
+            "if global_step // args.target_frequency > before // args.target_frequency:",
+            "if global_step // args.target_frequency > 0:",
+            "the target network stays frozen between two copies",
+        ),
+        (
+            'buffer.rows.copy_(checkpoint["buffer"])',
+            'buffer.rows.clone().copy_(checkpoint["buffer"])',
+            "a resumed run remembers what the interrupted one did",
+        ),
+    ],
     "algos/dyna_q.py": [
         (
             "next_values = next_q.amax(1)",

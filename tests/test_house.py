@@ -70,6 +70,12 @@ TINY = {
         few="--total-episodes 2",
         more="--total-episodes 4",
     ),
+    "algos/dqn.py": Tiny(
+        flags="--num-envs 4 --learning-starts 40 --log-every 80 --buffer-size 400 --target-frequency 40",
+        few="--total-timesteps 160",
+        more="--total-timesteps 320",
+        weights=("network", "target_network"),
+    ),
     "algos/dyna_q.py": Tiny(
         flags="--env-id FrozenLake-v1 --num-runs 3 --planning-steps 2",
         few="--total-episodes 3",
