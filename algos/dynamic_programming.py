@@ -41,7 +41,8 @@ Differences from the book and the post
     2. The sweeps end when no state's value differs by --theta from its best action's (4.1), for any k; the book's
        policy iteration waits for a policy that stays as it is.
     3. The post says that value iteration's intermediate values cannot be used, because they are no policy's values.
-       The policy that is greedy on them can: its return is in every row, beside what the values promise.
+       The policy that is greedy on them can, and may be good long before the values are (FrozenLake) or poor until the
+       end (the cliff): its return is in every row, beside what the values promise.
 """
 
 import csv
