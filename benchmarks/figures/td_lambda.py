@@ -272,7 +272,7 @@ def tables(results: Results, published: list[dict]) -> str:
             mean, error = at(result, best(result), len(result["update"]))
             rows.append([label, f"{best(result):g}", f"{decimals(mean, 4)} ± {decimals(error, 4)}"])
     header = ["TD(0.8) on 1,000 states", "step size", "RMS error after 100 episodes ± standard error"]
-    parts += ["## Features", table(header, rows)]
+    parts += ["## Features", table(header, rows)] if rows else []
     rows = []
     groups = {"Example and Figure 6.2": ("td-walk", "td-batch"), "Figure 7.2": ("td-n-step",)}
     groups |= {f"Figure {number}": (f"td-{method}",) for method, (number, _) in METHODS.items()}
@@ -290,7 +290,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     walk_figure(results, published, folder / "figure_6_2.png")
     n_step_figure(results, published, folder / "figure_7_2.png")
     lambda_figure(results, published, folder / "figure_12_3.png")
-    features_figure(results, folder / "features.png")
+    if any([results[f"td-features-{name}"] for name in FEATURES]):
+        features_figure(results, folder / "features.png")
     thumbnail(results, folder / "thumbnail.png")
     (folder / "tables.md").write_text(tables(results, published))
     numbers = []
