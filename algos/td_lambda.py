@@ -27,7 +27,7 @@ What is learned does not change what is visited, so the next episode of every ru
 with all step sizes at once. Independent runs advance in lockstep: weights are tensors [runs, step sizes, weights].
 
 Expect, on average over the first ten episodes of walk-19 and at the best step size, an RMS error of .261 with n-step
-(n = 4) and of .256 with lambda-return (lambda = .8), standard error .002 with 500 runs: the lowest points of Figures
+(n = 4) and of .255 with lambda-return (lambda = .8), standard error .002 with 500 runs: the lowest points of Figures
 7.2 and 12.3. With 24 step sizes that takes 4 s on one CPU core, 3 of them for the imports.
 
 Book

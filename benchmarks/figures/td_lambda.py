@@ -19,7 +19,6 @@ from benchmarks.plot import (
     Result,
     Results,
     machines,
-    not_run,
     read_rows,
     save,
     table,
@@ -154,8 +153,6 @@ def lambda_figure(results: Results, published: list[dict], path: Path):
                 for row in published:  # without a published step size the cross stands at our best one
                     if (row["figure"], row["setting"]) == (number, setting):
                         cross(axes, row, float(row["step_size"] or best(result)), color)
-            if not found:
-                not_run(axes)
         axes.plot([], [], "x", color=GREY, label="published best")
         axes.set(title=f"{label} (Figure {number})", xlabel="step size", ylim=(0.23, 0.55), xlim=(0, 1))
         axes.grid(alpha=0.25)
@@ -290,7 +287,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     walk_figure(results, published, folder / "figure_6_2.png")
     n_step_figure(results, published, folder / "figure_7_2.png")
     lambda_figure(results, published, folder / "figure_12_3.png")
-    if any([results[f"td-features-{name}"] for name in FEATURES]):
+    if any(results[f"td-features-{name}"] for name in FEATURES):
         features_figure(results, folder / "features.png")
     thumbnail(results, folder / "thumbnail.png")
     (folder / "tables.md").write_text(tables(results, published))
