@@ -34,8 +34,10 @@ Differences from the paper
 import csv
 import json
 import math
+import os
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,6 +58,10 @@ class Args:
     """name of the experiment"""
     seed: int = 1
     """seeds the searches and the opponent; the same seed gives the same games"""
+    torch_deterministic: bool = True
+    """let PyTorch use deterministic algorithms only"""
+    torch_threads: int = 1
+    """threads of the search; with tensors this small more than one only wait for each other"""
     cuda: bool = False
     """use a GPU if there is one"""
     run_dir: Path | None = None
@@ -79,8 +85,8 @@ class Args:
     """weight of UCT's bonus for what was tried seldom; 0 is greedy, open_spiel takes 2"""
 
     def __post_init__(self):
-        if min(self.total_episodes, self.num_runs, self.simulations) < 1:
-            raise UsageError("--total-episodes, --num-runs and --simulations must be at least 1")
+        if min(self.total_episodes, self.num_runs, self.simulations, self.torch_threads) < 1:
+            raise UsageError("--total-episodes, --num-runs, --simulations and --torch-threads must be at least 1")
         if not 0 <= self.exploration < math.inf or self.seed < 0:
             raise UsageError("--exploration and --seed must not be negative")
 
@@ -332,6 +338,21 @@ class Run:
             self.wandb.log({path.stem: kind(str(path))})
 
 
+@contextmanager
+def torch_settings(args):
+    """The threads and the determinism that args ask for; what was set before comes back."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if args.cuda and args.torch_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's products refuse
+    torch.set_num_threads(args.torch_threads)
+    torch.use_deterministic_algorithms(args.torch_deterministic)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
 # --- playing ---------------------------------------------------------------------------------
 
 
@@ -361,7 +382,8 @@ def train(args: Args) -> dict:
     board = Board(*GAMES[args.env_id], device)
     results, first, second = [], [], []
     global_step, made, seconds, start = 0, 0, 0.0, time.perf_counter()
-    with Run(args, args.env_id) as run, tqdm(total=args.total_episodes, unit="game", disable=None) as bar:
+    bar = tqdm(total=args.total_episodes, unit="game", disable=None)
+    with torch_settings(args), Run(args, args.env_id) as run, bar:
         while len(results) < args.total_episodes:
             num_games = min(args.num_runs, args.total_episodes - len(results))
             games, lengths, more, spent = play(board, num_games, args, generator)

@@ -80,7 +80,7 @@ def searches_figure(results: Results, path: Path):
         if is_empty:
             not_run(axes)
     if not empty[random_play]:
-        random_play.legend(frameon=False, fontsize=8)
+        figure.legend(*random_play.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     save(figure, path)
 
 
