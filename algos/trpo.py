@@ -296,7 +296,7 @@ class NetworkValue(nn.Module):
         super().__init__()
         self.net = mlp([obs_dim, 64, 64, 1], 1.0, generator).to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, fused=True)
-        self.mean, self.std = torch.zeros(1, device=device), torch.ones(1, device=device)
+        self.count, self.mean, self.std = 0, torch.zeros(1, device=device), torch.ones(1, device=device)
 
     def forward(self, obs: torch.Tensor, steps: torch.Tensor | None = None) -> torch.Tensor:
         """Values [...] of obs [..., obs]; the time is not used."""
@@ -304,13 +304,22 @@ class NetworkValue(nn.Module):
 
     @torch.no_grad()
     def standardize(self, returns: torch.Tensor) -> torch.Tensor:
-        """Returns [n] in units of this batch's spread; the last layer is rewritten so that no value changes."""
-        mean = mean_over_processes(returns.mean())
-        std = mean_over_processes(((returns - mean) ** 2).mean()).sqrt() + 1e-8
+        """Returns [n] in units of all returns so far; the last layer is rewritten so that no value changes.
+
+        Not in units of this batch: once a task is solved, its returns are all alike, the unit shrinks to nothing, and
+        the first failure afterwards finds last weights so large that their gradient wrecks the layers below.
+        """
+        new = len(returns) * num_processes()
+        total, batch_mean = self.count + new, mean_over_processes(returns.mean())
+        batch_var = mean_over_processes(((returns - batch_mean) ** 2).mean())
+        delta = batch_mean - self.mean
+        mean = self.mean + delta * new / total
+        var = (self.std**2 * self.count + batch_var * new + delta**2 * self.count * new / total) / total
+        std = (var + 1e-8).sqrt()
         last = self.net[-1]
         last.weight *= self.std / std
         last.bias.copy_((self.std * last.bias + self.mean - mean) / std)
-        self.mean, self.std = mean.reshape(1), std.reshape(1)
+        self.count, self.mean, self.std = total, mean, std
         return (returns - mean) / std
 
     def fit(self, obs: torch.Tensor, steps: torch.Tensor, returns: torch.Tensor, args: Args, update: int):
@@ -330,13 +339,13 @@ class NetworkValue(nn.Module):
                 self.optimizer.step()
 
     def state(self) -> dict:
-        scale = {"mean": self.mean, "std": self.std}
+        scale = {"count": self.count, "mean": self.mean, "std": self.std}
         return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), **scale}
 
     def restore(self, state: dict):
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.mean, self.std = state["mean"].to(self.mean), state["std"].to(self.std)
+        self.count, self.mean, self.std = state["count"], state["mean"].to(self.mean), state["std"].to(self.std)
 
 
 class LinearValue:

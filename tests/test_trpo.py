@@ -327,6 +327,12 @@ def test_network_value_keeps_its_values_when_the_scale_changes_and_learns_return
     standardized = value.standardize(returns)
     torch.testing.assert_close(value(obs), before, rtol=1e-3, atol=1e-2)
     assert standardized.mean().abs() < 1e-4 and standardized.std().item() == pytest.approx(1, abs=0.01)
+    before = value(obs)
+    value.standardize(2 * returns[:300])  # the unit is that of all returns so far
+    torch.testing.assert_close(value(obs), before, rtol=1e-3, atol=1e-2)
+    seen = torch.cat([returns, 2 * returns[:300]])
+    assert value.mean.item() == pytest.approx(seen.mean().item(), rel=1e-4)
+    assert value.std.item() == pytest.approx(seen.std(correction=0).item(), rel=1e-4)
     for update in range(150):
         value.fit(obs, obs[:, 0], returns, Args(), update)
     error = ((value(obs) - returns) ** 2).mean() / returns.var()
