@@ -96,7 +96,7 @@ def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float
 def main(arguments: BlackjackArgs):
     args = Args(env_id="Blackjack-v1", num_runs=arguments.num_runs, total_episodes=arguments.total_episodes)
     args.seed, args.trace_lambda, args.learning_rate, args.learning_rate_power = arguments.seed, 1.0, 1.0, 0.9
-    args.start_e, args.end_e = 1.0, 0.05
+    args.start_e, args.end_e = 0.2, 0.02
     cpu = torch.device("cpu")
     world = make_world(args, cpu)
     learned, generator = ActionValues(world, args, cpu), torch.Generator().manual_seed(arguments.seed)
