@@ -157,8 +157,9 @@ def blackjack_text(result: Result) -> str:
         f"{result.final('eval/value'):.5f} from a random deal; the best has {result.final('eval/optimum'):.5f}. "
         f"{int(result.final('eval/different'))} of 180 decisions differ{at_most}. The policies of the eight learners "
         f"alone: {result.final('eval/value_alone'):.5f} ± {result.final('eval/value_alone_se'):.5f}. The optimum "
-        f"is missed by {missed:.4f}. Exploration falls from 0.2 to 0.02; an earlier try from 1 to 0.05, with as many hands, "
-        "gave -0.0564 and stuck too early in 15 places: its means still held hands which random actions went on with."
+        f"is missed by {missed:.4f}. Exploration falls from 0.2 to 0.02; an earlier try from 1 to 0.05, with as many "
+        "hands, gave -0.0564 and stuck too early in 15 places: its means still held hands which random actions "
+        "went on with."
     )
 
 
