@@ -24,7 +24,9 @@ the gradient into the natural gradient (the Fisher matrix is the curvature of th
 bound, and checks it with a line search. Actors in parallel processes gather each batch with the same frozen policy, so
 the curve is the same for any number of them.
 
-EXPECT
+Expect a mean return of -5 on Reacher-v5 after 120,000 to 170,000 steps (5 seeds), in about 5 s on two CPU cores, and
+-3.9 after a million steps, in half a minute; on HalfCheetah-v5 4,700 to 5,800 after a million steps (3 seeds).
+InvertedPendulum-v5 reaches its 1,000 after 135,000 steps and later loses them again: see the README.
 
 Papers
     Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
