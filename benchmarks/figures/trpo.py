@@ -582,8 +582,7 @@ def speed_texts(results: Results, counts: dict, folder: Path) -> dict[str, str]:
     machine = "Measured on: " + machines(used) + "."
     notes = [
         "Median (least to greatest) of seeds that run one at a time, nothing else of the benchmark beside them, each "
-        "program given all cores; ratios are taken seed by seed. The machine drifts: of runs on one day the same program took "
-        "up to a quarter longer an hour later.",
+        "program given all cores; ratios are taken seed by seed. The machine drifts by a third within hours.",
         f"Measured elsewhere: {'; '.join(dict.fromkeys(row['where'] for row in measured.values()))}. No ratio is taken "
         "with these figures.",
     ]
