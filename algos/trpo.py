@@ -24,8 +24,8 @@ the gradient into the natural gradient (the Fisher matrix is the curvature of th
 bound, and checks it with a line search. Actors in parallel processes gather each batch with the same frozen policy, so
 the curve is the same for any number of them.
 
-Expect a mean return of -5 on Reacher-v5 after 120,000 to 170,000 steps (5 seeds), in about 5 s on two CPU cores, and
--3.9 after a million steps, in half a minute; on HalfCheetah-v5 4,700 to 5,800 after a million steps (3 seeds).
+Expect a mean return of -5 on Reacher-v5 after 120,000 to 170,000 steps (5 seeds), in 4 to 9 s on two CPU cores, and
+-3.9 after a million steps, within a minute; on HalfCheetah-v5 4,700 to 5,800 after a million steps (3 seeds).
 InvertedPendulum-v5 reaches its 1,000 after 135,000 steps and later loses them again: see the README.
 
 Papers
