@@ -79,6 +79,9 @@ def searches_figure(results: Results, path: Path):
         axes.grid(alpha=0.25)
         if is_empty:
             not_run(axes)
+    connect.minorticks_off()
+    connect.set_xticks(CONNECT, [str(count) for count in CONNECT])  # the points stand beside each other around them
+    connect.set_xlim(CONNECT[0] / 1.5, CONNECT[-1] * 1.5)
     if not empty[random_play]:
         figure.legend(*random_play.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     save(figure, path)
