@@ -140,6 +140,78 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "a game that the opponent moved first in is scored for the opponent",
         ),
     ],
+    "algos/reinforce.py": [
+        (
+            "running = rewards[t] + gamma * running",
+            "running = gamma * (rewards[t] + running)",
+            "the reward of the action itself is not discounted",
+        ),
+        (
+            "returns, alive = returns[:1].expand_as(returns), alive[:1].expand_as(alive)",
+            "alive = alive[:1].expand_as(alive)",
+            "with --credit return every action answers for the whole rollout",
+        ),
+        (
+            "others = (returns * alive).sum(dim=1, keepdim=True) - returns * alive",
+            "others = (returns * alive).sum(dim=1, keepdim=True)",
+            "the own return in the baseline biases the gradient",
+        ),
+        (
+            "- alive).clamp(min=1)",
+            ").clamp(min=1)",
+            "the others are one fewer than all",
+        ),
+        (
+            '"advantages": returns - baselines}',
+            '"advantages": returns + baselines}',
+            "a baseline is subtracted",
+        ),
+        (
+            "return -(policy.log_prob(policy(obs), actions) * advantages).sum() / num_episodes",
+            "return -(policy.log_prob(policy(obs), actions) * advantages).mean()",
+            "the sum over an episode's steps, not their mean, has the policy gradient as its mean",
+        ),
+        (
+            'x[batch["alive"]] for name, x in batch.items()',
+            "x.flatten(0, 1) for name, x in batch.items()",
+            "what follows an episode's end is not learned from",
+        ),
+        (
+            "(obs, actions, rewards * alive, alive)",
+            "(obs, actions, rewards, alive)",
+            "what an environment earns after the end of the episode does not count",
+        ),
+        (
+            "alive & ~(terminations | truncations)",
+            "alive & ~terminations",
+            "an episode that is cut off is over, too",
+        ),
+        (
+            "x[self.ended] = 0",
+            "x[self.ended] *= 1",
+            "the step in which the gridworld starts over is no transition",
+        ),
+        (
+            "actions[:, 0] + space.start",
+            "actions[:, 0]",
+            "discrete actions need not begin at 0",
+        ),
+        (
+            "np.eye(5) - gamma * transitions",
+            "np.eye(5) - transitions",
+            "values are discounted",
+        ),
+        (
+            "return rng.gumbel(size=shape).astype(np.float32)",
+            "return rng.standard_normal(size=shape).astype(np.float32)",
+            "only Gumbel noise turns an argmax into a softmax sample",
+        ),
+        (
+            '            value.restore(checkpoint["value"])\n',
+            "",
+            "a resumed run goes on with the value function it had",
+        ),
+    ],
     "algos/dqn.py": [
         (
             "rewards + gamma * (1 - terminations) * target_network",
@@ -258,6 +330,120 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "ended |= steps >= table.time_limit",
             "ended |= steps > table.time_limit",
             "an episode is cut off after so many steps, not one later",
+        ),
+    ],
+    "algos/random_search.py": [
+        (
+            "(sums[:, 0] >= 0).long()",
+            "(sums[:, 0] > 0).long()",
+            "below zero it is left, and zero is not below",
+        ),
+        (
+            "sums.argmax(dim=1)",
+            "sums.argmin(dim=1)",
+            "the largest sum decides",
+        ),
+        (
+            "np.where(self.over, 0, self.returns + rewards)",
+            "self.returns + rewards",
+            "an episode's return begins at zero",
+        ),
+        (
+            "np.where(self.over, 0, self.lengths + 1)",
+            "np.where(self.over, 1, self.lengths + 1)",
+            "the step that starts an episode is none of it",
+        ),
+        (
+            "self.over = terminations | truncations",
+            "self.over = terminations",
+            "an episode that is cut off is over, too",
+        ),
+        (
+            "        i = i[self.searching[i]]\n",
+            "",
+            "what comes after a trial's end does not count",
+        ),
+        (
+            "solved = returns >= args.solved_return",
+            "solved = returns > args.solved_return",
+            "the bar is to be reached, not passed",
+        ),
+        (
+            "(episodes + 1 < args.max_episodes)",
+            "(episodes < args.max_episodes)",
+            "a trial is given up after so many episodes, not one more",
+        ),
+        (
+            "2 * torch.rand(shape, generator=generator, device=generator.device) - 1",
+            "torch.rand(shape, generator=generator, device=generator.device)",
+            "weights may be negative",
+        ),
+        (
+            "world.returns[i] > best_returns[i]",
+            "world.returns[i] < best_returns[i]",
+            "the best weights are kept",
+        ),
+        (
+            "i = i[episodes[i] < num_episodes]",
+            "i = i[episodes[i] <= num_episodes]",
+            "the score is a mean over so many episodes of each",
+        ),
+        (
+            "trials.solved & (trials.episodes <= last)",
+            "trials.solved & (trials.episodes < last)",
+            "the last episode counts in the share solved",
+        ),
+    ],
+    "algos/hill_climbing.py": [
+        (
+            "totals[i] > best_returns[i]",
+            "totals[i] >= best_returns[i]",
+            "a change that makes no difference is not kept",
+        ),
+        (
+            "best_returns[better], trials.weights[better] = totals[better], weights[better]",
+            "best_returns[i], trials.weights[better] = totals[i], weights[better]",
+            "the mark to beat is the best, not the last",
+        ),
+        (
+            "            totals[i] = 0\n",
+            "",
+            "every update has a sum of its own",
+        ),
+        (
+            "(trials.episodes[i] % args.episodes_per_update == 0)",
+            "(trials.episodes[i] % args.episodes_per_update == 1)",
+            "weights are judged by so many episodes",
+        ),
+        (
+            "improved = trials.solved[i] | (totals",
+            "improved = (totals",
+            "the weights that solved the task are kept in the middle of an update, too",
+        ),
+        (
+            "np.where(improved, 0, failures[i] + 1)",
+            "failures[i] + 1",
+            "an improvement sets the noise back",
+        ),
+        (
+            "args.noise_growth * failures[i]",
+            "args.noise_growth * trials.episodes[i]",
+            "the noise grows with failures, not with episodes",
+        ),
+        (
+            "weights[i] = trials.weights[i] + noise.view(-1, 1, 1)",
+            "weights[i] = weights[i] + noise.view(-1, 1, 1)",
+            "the next weights lie around the best, not around the last",
+        ),
+        (
+            "trials.weights[:] = uniform(trials.weights.shape, generator)",
+            "trials.weights[:] = 0",
+            "trials start at random",
+        ),
+        (
+            "noise.view(-1, 1, 1) * uniform",
+            "noise.view(-1, 1, 1) * 0.5 + 0 * uniform",
+            "changes point anywhere",
         ),
     ],
     "algos/sarsa.py": [
@@ -512,6 +698,11 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "algos/trpo.py": [
+        (
+            "            policy.keep_noise()\n",
+            "",
+            "the noise has a minimum",
+        ),
         (
             "next_values * (1 - terminations) - values",
             "next_values * (1 - terminations) + values",

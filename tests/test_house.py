@@ -76,10 +76,26 @@ TINY = {
         more="--total-timesteps 320",
         weights=("network", "target_network"),
     ),
+    "algos/reinforce.py": Tiny(
+        flags="--num-envs 4 --value-epochs 2",
+        few="--total-timesteps 200",
+        more="--total-timesteps 400",
+        weights=("policy", "value"),
+    ),
     "algos/dyna_q.py": Tiny(
         flags="--env-id FrozenLake-v1 --num-runs 3 --planning-steps 2",
         few="--total-episodes 3",
         more="--total-episodes 6",
+    ),
+    "algos/random_search.py": Tiny(
+        flags="--max-episodes 10 --eval-episodes 1",
+        few="--num-runs 2",
+        more="--num-runs 8",
+    ),
+    "algos/hill_climbing.py": Tiny(
+        flags="--max-episodes 10 --eval-episodes 1",
+        few="--num-runs 2",
+        more="--num-runs 8",
     ),
     "algos/sarsa.py": Tiny(
         flags="--num-runs 3 --max-steps 50",
