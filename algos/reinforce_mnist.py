@@ -91,7 +91,7 @@ class Args:
     """guesses to learn from; the update that reaches it is finished"""
     batch_size: int = 100
     """guesses per update"""
-    learning_rate: float = 0.3
+    learning_rate: float = 0.1
     """step size alpha of plain gradient ascent"""
     num_units: int = 100
     """hidden units of the policy network"""
@@ -109,6 +109,7 @@ class Args:
     """rows between checkpoints"""
 
     def __post_init__(self):
+        self.data_dir = Path(self.data_dir)  # args.json holds it as text
         least_one = ["total_timesteps", "batch_size", "num_units", "log_every", "checkpoint_every", "torch_threads"]
         for name in least_one:
             if getattr(self, name) < 1:
@@ -134,8 +135,9 @@ def policy_network(num_units: int) -> nn.Sequential:
 
 
 def sample(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """a ~ pi(.|x): logits [n, 10] -> guesses [n]."""
-    return torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator).squeeze(1)
+    """a ~ pi(.|x): logits [n, 10] -> guesses [n]. The first of ten alarm clocks to ring, each at a rate of its pi."""
+    y = logits.detach().softmax(dim=1)
+    return (torch.empty_like(y).exponential_(generator=generator) / y).argmin(dim=1)
 
 
 def reward(actions: torch.Tensor, labels: torch.Tensor, wrong: float, right: float) -> torch.Tensor:
@@ -428,21 +430,20 @@ def update(network, optimizer, images: torch.Tensor, labels: torch.Tensor, gener
 
 
 def draw_guesses(run: Run, network, images: torch.Tensor, labels: torch.Tensor):
-    """Save the first sixteen images [n, 784] and what the policy thinks of each: the label's bar green, others red."""
+    """Save the first twelve images [n, 784] and, below each, pi(.|x): the right digit's bar green, the others red."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    probabilities = network(pixels(images[:16])).softmax(dim=1).numpy(force=True)
-    axes = figure.subplots(4, 8, gridspec_kw={"height_ratios": [2, 1] * 2})
-    for i, (image, label) in enumerate(zip(images[:16].reshape(-1, 28, 28).cpu(), labels[:16].tolist(), strict=False)):
-        picture, bars = axes[i // 8 * 2, i % 8], axes[i // 8 * 2 + 1, i % 8]
-        picture.imshow(image, cmap="gray_r")
-        picture.set_axis_off()
-        bars.bar(range(10), probabilities[i], color=["#009E73" if k == label else "#D55E00" for k in range(10)])
-        bars.set(ylim=(0, 1), xticks=range(10), yticks=[])
-        bars.tick_params(labelsize=6, length=0)
-    figure.suptitle("pi(a|x) for images not learned from: the right digit green", fontsize=10)
-    figure.savefig(run.dir / "guesses.png", dpi=120)
+    images, labels = images[:12], labels[:12].tolist()
+    probabilities = network(pixels(images)).softmax(dim=1).numpy(force=True)  # [12, 10]
+    pictures, bars = Figure(figsize=(12, 2.6), layout="constrained").subplots(2, 1)
+    pictures.imshow(images.reshape(-1, 28, 28).permute(1, 0, 2).flatten(1).numpy(force=True), cmap="gray_r")  # a row
+    pictures.set_axis_off()
+    colors = ["#009E73" if digit == label else "#D55E00" for label in labels for digit in range(10)]
+    places = [12 * i + digit for i in range(len(labels)) for digit in range(10)]  # two bars' width between images
+    bars.bar(places, probabilities.flatten(), color=colors)
+    bars.set(xlim=(-1.5, 12 * len(labels) - 1.5), ylim=(0, 1), xlabel="pi(a|x) of the digits 0 to 9")
+    bars.set_xticks(places, [str(place % 12) for place in places], fontsize=6)
+    bars.figure.savefig(run.dir / "guesses.png", dpi=120)
     run.picture(run.dir / "guesses.png")
 
 
