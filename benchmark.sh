@@ -42,6 +42,18 @@ to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 worlds='{5x5,frozenlake8x8,cliff,taxi}'
 world='--env-id {gridworld-5x5,FrozenLake8x8-v1,CliffWalking-v1,Taxi-v4} --gamma {0.9,0.99,1,1}'
 
+# policy gradients: what an action answers for, and what it is compared with
+credits='{return,return,return,reward-to-go,reward-to-go,reward-to-go}'
+baselines='{none,mean,value,none,mean,value}'
+names='{return-none,return-mean,return-value,togo-none,togo-mean,togo-value}'
+gridworld='--env-id aliased-gridworld --policy linear --gamma 0.9'
+
+# search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
+climb='--num-runs 1000 --max-episodes 2000 --eval-episodes 100'
+
+# digits as a decision of one step
+mnist='--dataset mnist --total-timesteps 300000'
+
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
@@ -67,9 +79,11 @@ trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python a
 trpo-humanoid-none  | 1-3 | 1 | python algos/trpo.py $humanoid --num-steps 500 --max-kl 0.01
 trpo-humanoid-both  | 1-3 | 1 | python algos/trpo.py $humanoid $adapt both $margin
 
-# speed, side by side: steps per second at a batch of 4,992, and what the environment itself allows
+# speed, side by side: steps per second at a batch of 4,992, and what the environment itself allows. Two passes of the
+# value network over this batch are as many gradient steps as the default's five over its 2,048 (the peers make ten or
+# twenty passes, their defaults)
 raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
-trpo-speed-reacher      | 1-3 | all | python algos/trpo.py --env-id Reacher --total-timesteps 300000 --num-envs 16 --num-steps 312
+trpo-speed-reacher      | 1-3 | all | python algos/trpo.py --env-id Reacher --total-timesteps 300000 --num-envs 16 --num-steps 312 --value-epochs 2
 sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 
@@ -86,6 +100,32 @@ trpo-actors-2   | 1 | 2+  | python algos/trpo.py --env-id Reacher $actors --num-
 trpo-actors-4   | 1 | 4+  | python algos/trpo.py --env-id Reacher $actors --num-actors 4
 trpo-actors-8   | 1 | 8+  | python algos/trpo.py --env-id Reacher $actors --num-actors 8
 trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-actors 16
+
+[random_search]
+
+# the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
+random-v0          | 1-3 | 1 | python algos/random_search.py --max-episodes 2000 --eval-episodes 100
+random-v1          | 1-3 | 1 | python algos/random_search.py --max-episodes 2000 --eval-episodes 100 --max-episode-steps 500
+
+[hill_climbing]
+
+# the post's loop, each remedy, more and less noise; 2,000 episodes at most
+hill-plain         | 1 | 1 | python algos/hill_climbing.py $climb
+hill-growth        | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth 0.01
+hill-episodes      | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update 5
+hill-noise-{0.03,0.3,1,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,1,3}
+
+[reinforce]
+
+# learning curves of credit and baseline, beside pytorch/examples' number of episodes
+reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines --total-timesteps 200000
+
+# the bar: 475 within 500,000 steps
+reinforce-cartpole  | 1-5  | 1 | python algos/reinforce.py
+
+# two cells that look alike, and what a return is a function of
+reinforce-gridworld | 1-3  | 1 | python algos/reinforce.py $gridworld --num-envs 32 --learning-rate 0.05 --total-timesteps 200000
+reinforce-parameter | 1    | 1 | python benchmarks/one_parameter.py
 
 [mcts]
 
@@ -189,4 +229,13 @@ dp-$worlds-k30   | 1 | 1 | python algos/dynamic_programming.py $world --evaluati
 dp-$worlds-k100  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 100 --no-capture-video
 dp-$worlds-k0    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 0 --no-capture-video
 dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1 --in-place --no-capture-video
+
+[reinforce_mnist]
+
+# the lecture's rewards, without and with a baseline, and the cross-entropy; without a baseline, rewards that are ten
+# times as large get a tenth of the step size, and once the full one
+digits-reward-{0,10,minus10}-none  | 1-3 | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
+digits-reward-{0,10,minus10}-mean  | 1-3 | 1 | python algos/reinforce_mnist.py $mnist --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
+digits-full-step-{10,minus10}      | 1   | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={10,-10} --reward-right={11,-9} --learning-rate 0.1
+digits-cross-entropy               | 1-3 | 1 | python algos/reinforce_mnist.py $mnist --cross-entropy --learning-rate 0.1
 TABLE

@@ -697,6 +697,39 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "a game that has ended in the tree counts each time",
         ),
     ],
+    "algos/reinforce_mnist.py": [
+        (
+            "torch.where(actions == labels, right, wrong)",
+            "torch.where(actions != labels, right, wrong)",
+            "right guesses get the higher reward",
+        ),
+        (
+            "(rewards.sum() - rewards) / (len(rewards) - 1)",
+            "rewards.mean()",
+            "a baseline that holds the guess's own reward shrinks the gradient",
+        ),
+        ("return -(advantages *", "return (advantages *", "the expected reward is ascended"),
+        ("/ y).argmin(dim=1)", "/ y).argmax(dim=1)", "likely guesses are made often"),
+        (
+            "labels if args.cross_entropy else sample(logits, generator)",
+            "sample(logits, generator)",
+            "cross-entropy learns from the labels",
+        ),
+        ("(square - (mean**2).sum(dim=1))", "square", "the noise is what is left of the square without the mean's"),
+        ("more_likely = (after - before)", "more_likely = (before - after)", "after the update minus before it"),
+        (
+            'generator.set_state(checkpoint["generator"])',
+            "pass",
+            "a resumed run goes on with the numbers that an uninterrupted one would draw",
+        ),
+        (
+            "            if hashlib.sha256(data).hexdigest() == digest:\n",
+            "            if data:\n",
+            "a damaged download is not moved into place",
+        ),
+        (" or len(data) != len(header) + math.prod(shape)", "", "a file that is cut short is no data set"),
+        ("unsqueeze(1) * (255 / 16)", "unsqueeze(1) * (255 / 17)", "scikit-learn's ink goes from 0 to 16"),
+    ],
     "algos/trpo.py": [
         (
             "            policy.keep_noise()\n",

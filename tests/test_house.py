@@ -123,6 +123,12 @@ TINY = {
         few="--total-episodes 4",
         more="--total-episodes 8",
     ),
+    "algos/reinforce_mnist.py": Tiny(
+        flags="--num-units 8 --batch-size 20 --log-every 100",
+        few="--total-timesteps 200",
+        more="--total-timesteps 400",
+        weights=("network",),
+    ),
     "algos/trpo.py": Tiny(
         flags="--num-envs 4 --group-size 2 --num-steps 32 --num-actors 2 --torch-threads 1",
         few="--total-timesteps 256",
