@@ -118,7 +118,7 @@ hill-noise-{0.03,0.3,1,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise
 [reinforce]
 
 # learning curves of credit and baseline, beside pytorch/examples' number of episodes
-reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines --total-timesteps 200000
+reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines --total-timesteps 150000
 
 # the bar: 475 within 500,000 steps
 reinforce-cartpole  | 1-5  | 1 | python algos/reinforce.py
