@@ -732,9 +732,14 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "algos/trpo.py": [
         (
-            "            policy.keep_noise()\n",
-            "",
-            "the noise has a minimum",
+            "earned * max_kl",
+            "max_kl",
+            "advantages below the value function's resolution earn smaller steps",
+        ),
+        (
+            "return_std + 1e-8)).square().clamp(max=1)",
+            "return_std + 1e-8)).clamp(max=1)",
+            "the KL grows with the square of a step",
         ),
         (
             "next_values * (1 - terminations) - values",

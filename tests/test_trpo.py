@@ -269,6 +269,8 @@ def test_gae_is_the_sum_it_stands_for():
 class StubValue:
     """A value that can be told apart everywhere: the sum of the observation."""
 
+    std = torch.tensor(1000.0)  # of the returns so far: the advantages below are some thousandths of it
+
     def __call__(self, obs, steps=None):
         return obs.sum(-1)
 
@@ -290,7 +292,7 @@ def test_a_truncated_episode_is_bootstrapped_from_its_own_last_state_and_a_termi
     args = Args(gamma=0.5, gae_lambda=1.0)
     normalizer = ObsNormalizer(1)
     normalizer.var = np.ones(1) - 1e-8
-    batch = estimate_advantages([made_up_batch()], StubValue(), normalizer, args, CPU)
+    batch, earned = estimate_advantages([made_up_batch()], StubValue(), normalizer, args, CPU)
     targets = batch["targets"][0]
     last = 0.5 * torch.tensor([0.6, 0.7])  # the batch's end is bootstrapped, too
     expected = torch.tensor([
@@ -301,8 +303,22 @@ def test_a_truncated_episode_is_bootstrapped_from_its_own_last_state_and_a_termi
     torch.testing.assert_close(targets, expected)
     standardized = batch["advantages"]
     assert standardized.mean().abs() < 1e-6 and (standardized**2).mean().item() == pytest.approx(1, abs=1e-5)
-    linear = estimate_advantages([made_up_batch()], StubValue(), normalizer, Args(gamma=0.5, value="linear"), CPU)
+    raw = batch["targets"] - batch["values"]
+    assert earned.item() == pytest.approx(raw.var(correction=0).item() / 10**2, rel=1e-5)  # 10: a hundredth of 1000
+    linear, _ = estimate_advantages([made_up_batch()], StubValue(), normalizer, Args(gamma=0.5, value="linear"), CPU)
     assert linear["targets"][0, 1, 0] == 3 and linear["targets"][0, 0, 0] == 2.5  # Monte Carlo, up to the time limit
+
+
+def test_small_advantages_earn_small_steps(tmp_path, monkeypatch):
+    spread = torch.tensor([50.0])
+    assert trpo.trust(torch.tensor(20.0), spread) == trpo.trust(torch.tensor(0.51), spread) == 1
+    assert trpo.trust(torch.tensor(0.25), spread).item() == pytest.approx(1 / 4)
+    assert trpo.trust(torch.tensor(0.05), spread).item() == pytest.approx(1 / 100)
+    assert trpo.trust(torch.tensor(1e-3), torch.zeros(1)) == 1  # no scale known yet, or --value linear
+    monkeypatch.setattr(trpo, "trust", lambda *_: torch.tensor(1e-4))
+    train(Args(env_id="CartPole", run_dir=tmp_path, total_timesteps=8_000, num_actors=1))
+    kls = [float(row["losses/kl"]) for row in rows(tmp_path)]
+    assert 0 < max(kls) <= 1e-4 * Args.max_kl
 
 
 def test_linear_value_is_the_ridge_regression_of_the_post():
