@@ -49,7 +49,7 @@ names='{return-none,return-mean,return-value,togo-none,togo-mean,togo-value}'
 gridworld='--env-id aliased-gridworld --policy linear --gamma 0.9'
 
 # search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
-climb='--num-runs 1000 --max-episodes 2000 --eval-episodes 100'
+climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
 
 # digits as a decision of one step
 mnist='--dataset mnist --total-timesteps 300000'
@@ -104,16 +104,19 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-
 [random_search]
 
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
-random-v0          | 1-3 | 1 | python algos/random_search.py --max-episodes 2000 --eval-episodes 100
-random-v1          | 1-3 | 1 | python algos/random_search.py --max-episodes 2000 --eval-episodes 100 --max-episode-steps 500
+random-v0          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20
+random-v1          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20 --max-episode-steps 500 --max-episodes 1000
 
 [hill_climbing]
 
-# the post's loop, each remedy, more and less noise; 2,000 episodes at most
-hill-plain         | 1 | 1 | python algos/hill_climbing.py $climb
-hill-growth        | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth 0.01
-hill-episodes      | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update 5
+# the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
+hill-plain         | 1 | 1 | python algos/hill_climbing.py --max-episodes 2000 --eval-episodes 20
+hill-growth-{0.003,0.01,0.03,0.1} | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth {0.003,0.01,0.03,0.1}
+hill-episodes-{3,10} | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update {3,10}
 hill-noise-{0.03,0.3,1,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,1,3}
+
+# beside them, the post's policy gradient
+hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 200 --max-episodes 2000 --eval-episodes 20
 
 [reinforce]
 
