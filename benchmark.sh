@@ -120,14 +120,11 @@ hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-run
 
 [reinforce]
 
-# learning curves of credit and baseline, beside pytorch/examples' number of episodes
-reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines --total-timesteps 150000
-
-# the bar: 475 within 500,000 steps
-reinforce-cartpole  | 1-5  | 1 | python algos/reinforce.py
+# learning curves of credit and baseline; togo-value is the default, beside pytorch/examples' number of episodes
+reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines
 
 # two cells that look alike, and what a return is a function of
-reinforce-gridworld | 1-3  | 1 | python algos/reinforce.py $gridworld --num-envs 32 --learning-rate 0.05 --total-timesteps 200000
+reinforce-gridworld | 1-3  | 1 | python algos/reinforce.py $gridworld --num-envs 32 --learning-rate 0.05
 reinforce-parameter | 1    | 1 | python benchmarks/one_parameter.py
 
 [mcts]

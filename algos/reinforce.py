@@ -101,7 +101,7 @@ class Args:
 
     env_id: str = "CartPole-v1"
     """aliased-gridworld, or a Gymnasium environment with flat observations; without a version, the newest"""
-    total_timesteps: int = 500_000
+    total_timesteps: int = 200_000
     """environment steps to train for; the update that reaches it is finished"""
     num_envs: int = 8
     """environments, stepped together: each plays one episode per update"""
