@@ -144,6 +144,7 @@ openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games
 
 # learning curves, beside CleanRL's
 dqn-{cartpole,acrobot}  | 1-3 | 1 | python algos/dqn.py --env-id {CartPole-v1,Acrobot-v1}
+cleanrl-cartpole        | 1-3 | 1 | python benchmarks/peers/cleanrl_dqn.py
 
 # the post's two tricks, each switched off: return and largest |Q|
 dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {--no-replay,--target-frequency 1,--no-replay --target-frequency 1}

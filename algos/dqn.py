@@ -58,6 +58,7 @@ import torch
 import tyro
 from gymnasium.spaces import Box, Discrete
 from torch import nn
+from torch.nn.functional import linear
 from tqdm import tqdm
 
 
@@ -149,9 +150,18 @@ class Args:
 # --- the algorithm ---------------------------------------------------------------------------
 
 
-def q_network(obs_dim: int, num_actions: int) -> nn.Sequential:
-    """obs [n, obs] -> the value of each action [n, actions]."""
-    return nn.Sequential(nn.Linear(obs_dim, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_actions))
+def q_network(obs_dim: int, num_actions: int) -> nn.ModuleList:
+    """Two hidden layers, and one whose outputs are the values of the actions."""
+    return nn.ModuleList([nn.Linear(obs_dim, 120), nn.Linear(120, 84), nn.Linear(84, num_actions)])
+
+
+def action_values(network, obs: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """obs [n, obs] -> the value of each action [n, actions], and what each layer was given: [n, obs], then ReLUs."""
+    *hidden, last = network
+    inputs = [obs]
+    for layer in hidden:
+        inputs.append(linear(inputs[-1], layer.weight, layer.bias).relu_())
+    return linear(inputs[-1], last.weight, last.bias), inputs
 
 
 class ReplayBuffer:
@@ -191,18 +201,27 @@ class ReplayBuffer:
 @torch.no_grad()
 def td_targets(target_network, next_obs, rewards, terminations, gamma: float) -> torch.Tensor:
     """Reward plus the discounted value of the best next action, of which there is none after a termination: [n]."""
-    return rewards + gamma * (1 - terminations) * target_network(next_obs).amax(1)
+    next_q, _ = action_values(target_network, next_obs)
+    return rewards + gamma * (1 - terminations) * next_q.amax(1)
 
 
+@torch.no_grad()
 def update(network, target_network, optimizer, obs, next_obs, actions, rewards, terminations, gamma: float):
-    """One step of regression on the targets. Returns the loss and the largest |Q| of the batch, on the device."""
+    """One step of regression on the targets. Returns the batch's errors [n] and values [n, actions], on the device.
+
+    The gradient is written out, last layer first: for matrices this small, autograd takes as long again to do the same.
+    """
     targets = td_targets(target_network, next_obs, rewards, terminations, gamma)
-    q = network(obs)
-    loss = ((q.gather(1, actions.unsqueeze(1)).squeeze(1) - targets) ** 2).mean()
-    optimizer.zero_grad()
-    loss.backward()
+    q, inputs = action_values(network, obs)
+    taken = actions.unsqueeze(1)
+    delta = q.gather(1, taken).squeeze(1) - targets
+    gradient = torch.zeros_like(q).scatter_(1, taken, 2 / len(q) * delta.unsqueeze(1))  # of the mean of delta^2, by q
+    for layer, x in zip(list(network)[::-1], inputs[::-1], strict=True):
+        layer.weight.grad, layer.bias.grad = gradient.T @ x, gradient.sum(0)
+        if x is not obs:
+            gradient = (gradient @ layer.weight).mul_(x.sign())  # through the ReLU, where it let something through
     optimizer.step()
-    return loss.detach(), q.detach().abs().amax()
+    return delta, q
 
 
 def exploration(args: Args, step: int) -> float:
@@ -214,7 +233,7 @@ def exploration(args: Args, step: int) -> float:
 @torch.no_grad()
 def act(network, obs: np.ndarray, epsilon: float, rng: np.random.Generator, device: torch.device) -> np.ndarray:
     """Epsilon-greedy: obs [n, obs] -> actions [n], counted from 0."""
-    q = network(torch.from_numpy(obs).to(device))
+    q, _ = action_values(network, torch.from_numpy(obs).to(device))
     explore = rng.random(len(obs)) < epsilon
     return np.where(explore, rng.integers(q.shape[1], size=len(obs)), q.argmax(1).numpy(force=True))
 
@@ -445,7 +464,7 @@ def score(network, args: Args, device: torch.device, num_episodes: int = 100) ->
     return float(np.mean(returns)), float(np.std(returns))
 
 
-def make_network(args: Args, obs_dim: int, num_actions: int, device: torch.device) -> nn.Sequential:
+def make_network(args: Args, obs_dim: int, num_actions: int, device: torch.device) -> nn.ModuleList:
     with torch.random.fork_rng(devices=[]):  # PyTorch's own initialization draws from the global generator
         torch.manual_seed(int(stream(args.seed, NETWORK).integers(2**63)))
         return q_network(obs_dim, num_actions).to(device)
@@ -508,8 +527,7 @@ def learn(args: Args, checkpoint: dict | None, envs: Envs, network, target_netwo
                     envs.reset(i, seed)
                 batch_seed = int(stream(args.seed, BATCHES, row_number).integers(2**63))
                 batches = torch.Generator(device).manual_seed(batch_seed)
-            episodes, losses, updates = [], torch.zeros((), device=device), 0
-            largest_q = torch.zeros((), device=device)
+            episodes, deltas, values = [], [], []
             for _ in range(args.log_every // args.num_envs):
                 before = global_step
                 obs = envs.obs.copy()
@@ -524,8 +542,9 @@ def learn(args: Args, checkpoint: dict | None, envs: Envs, network, target_netwo
                             rows = buffer.sample(args.batch_size, batches)
                         else:
                             rows = buffer.newest(args.train_frequency)
-                        loss, q = update(network, target_network, optimizer, *buffer.split(rows), args.gamma)
-                        losses, largest_q, updates = losses + loss, torch.maximum(largest_q, q), updates + 1
+                        delta, q = update(network, target_network, optimizer, *buffer.split(rows), args.gamma)
+                        deltas.append(delta)
+                        values.append(q)
                 if global_step // args.target_frequency > before // args.target_frequency:
                     target_network.load_state_dict(network.state_dict())
             returns, lengths = [r for r, _ in episodes], [length for _, length in episodes]
@@ -538,10 +557,10 @@ def learn(args: Args, checkpoint: dict | None, envs: Envs, network, target_netwo
                 "charts/episodic_return_100": float(np.mean(last_returns)) if last_returns else None,
                 "charts/episodic_length": float(np.mean(lengths)) if lengths else None,
                 "charts/epsilon": exploration(args, global_step),
-                "losses/td_loss": losses.item() / updates if updates else None,
-                "losses/largest_q": largest_q.item() if updates else None,
+                "losses/td_loss": torch.cat(deltas).square().mean().item() if deltas else None,
+                "losses/largest_q": torch.cat(values).abs().amax().item() if values else None,
             }
-            if not all(np.isfinite(row[name]) for name in ("losses/td_loss", "losses/largest_q") if updates):
+            if not all(np.isfinite(row[name]) for name in ("losses/td_loss", "losses/largest_q") if deltas):
                 raise FloatingPointError(f"the values diverged before step {global_step:,}: raise --target-frequency?")
             elapsed += time.perf_counter() - start
             row |= {"charts/SPS": global_step / elapsed, "time/elapsed": elapsed, "eval/episodic_return": None}

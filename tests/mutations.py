@@ -214,19 +214,24 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "algos/dqn.py": [
         (
-            "rewards + gamma * (1 - terminations) * target_network",
-            "rewards + gamma * target_network",
+            "rewards + gamma * (1 - terminations) * next_q",
+            "rewards + gamma * next_q",
             "after a termination there is nothing to bootstrap from",
         ),
         (
-            "rewards + gamma * (1 - terminations) * target_network",
-            "rewards + (1 - terminations) * target_network",
+            "rewards + gamma * (1 - terminations) * next_q",
+            "rewards + (1 - terminations) * next_q",
             "what comes next is discounted",
         ),
         (
             "targets = td_targets(target_network,",
             "targets = td_targets(network,",
             "targets come from the frozen network",
+        ),
+        (
+            "(gradient @ layer.weight).mul_(x.sign())",
+            "gradient @ layer.weight",
+            "what a ReLU has held back has no gradient",
         ),
         (
             "next_obs[i], rewards[i], terminations[i], truncated, _ = self.envs[i].step(action + self.first_action)\n",
@@ -653,6 +658,78 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "each.std(dim=0) / args.num_runs**0.5",
             "each.std(dim=0)",
             "the standard error of a mean falls with the root of the number of runs",
+        ),
+    ],
+    "algos/es.py": [
+        (
+            "return np.concatenate([noise, -noise]) if args.antithetic else noise",
+            "return np.concatenate([noise, noise]) if args.antithetic else noise",
+            "the second half of a group's members goes against the first",
+        ),
+        (
+            "stream(args.seed, NOISE, update, group)",
+            "stream(args.seed, NOISE, 0, group)",
+            "every update has noise of its own",
+        ),
+        (
+            "stream(args.seed, NOISE, update, group)",
+            "stream(args.seed, NOISE, update)",
+            "every group has noise of its own",
+        ),
+        (
+            "noise *= self.args.sigma",
+            "noise *= self.args.sigma**2",
+            "sigma is the perturbations' standard deviation, not their variance",
+        ),
+        (
+            "np.cumsum(counts) - (counts + 1) / 2",
+            "np.cumsum(counts) - counts",
+            "equal returns share the mean of their ranks",
+        ),
+        (
+            "total / (len(returns) * self.args.sigma)",
+            "total / (len(returns) * self.args.sigma**2)",
+            "the sum is divided by n sigma: what is summed is epsilon, not sigma epsilon",
+        ),
+        (
+            "self.second / (1 - BETA2**self.updates)",
+            "self.second",
+            "Adam's second moment begins at 0 and is scaled up for it",
+        ),
+        (
+            "(step - self.args.weight_decay * self.theta)",
+            "(step + self.args.weight_decay * self.theta)",
+            "decay makes the parameters smaller",
+        ),
+        (
+            "            if i:\n",
+            "            if i < 0:\n",
+            "there is a nonlinearity between the layers",
+        ),
+        (
+            "returns += rewards[:n] * alive",
+            "returns += rewards[:n]",
+            "an environment that starts over by itself earns nothing for the member whose episode has ended",
+        ),
+        (
+            "rows = rows[alive[rows]]",
+            "rows = rows[: alive.sum()]",
+            "the members that go on keep their own environments",
+        ),
+        (
+            'connection.send(("update", results))',
+            'connection.send(("update", results[:0]))',
+            "every process makes the same update",
+        ),
+        (
+            "return [item for one in everyone for item in one]",
+            "return local",
+            "every machine learns what the others found",
+        ),
+        (
+            "stream(self.args.seed, EPISODES, search.updates, self.index)",
+            "stream(int(time.time_ns()), EPISODES, search.updates, self.index)",
+            "the seed decides the episodes",
         ),
     ],
     "algos/mcts_batched.py": [

@@ -93,13 +93,19 @@ def test_the_buffer_holds_the_newest_steps_and_gives_them_back_as_they_came(step
 # --- targets and updates ---------------------------------------------------------------------
 
 
+def plain(network) -> nn.Sequential:
+    """The same weights as PyTorch's own network, with its own gradients."""
+    first, second, last = network
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+
+
 def test_targets_bootstrap_unless_the_episode_terminated():
-    network = nn.Linear(3, 4)
+    network = dqn.q_network(3, 4)
     next_obs, rewards = torch.randn(5, 3, generator=generator()), torch.arange(5.0)
     terminations = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     targets = td_targets(network, next_obs, rewards, terminations, 0.9)
     for i in range(5):
-        values = network(next_obs[i]).tolist()
+        values = plain(network)(next_obs[i]).tolist()
         assert targets[i].item() == pytest.approx(i + (0 if i in (1, 3) else 0.9 * max(values)), abs=1e-6)
     assert not targets.requires_grad
 
@@ -108,21 +114,38 @@ def test_on_one_hot_states_an_update_is_tabular_q_learning():
     """A linear network of one-hot observations is a table, and a gradient step on one sample an update of one cell."""
     gen = generator()
     table, frozen = torch.randn(4, 6, generator=gen), torch.randn(4, 6, generator=gen)  # [actions, states]
-    network, target_network = (nn.Linear(6, 4, bias=False) for _ in range(2))
+    network, target_network = (nn.ModuleList([nn.Linear(6, 4)]) for _ in range(2))
     with torch.no_grad():
-        network.weight.copy_(table)
-        target_network.weight.copy_(frozen)
+        for (layer,), values in ((network, table), (target_network, frozen)):
+            layer.weight.copy_(values)
+            layer.bias.zero_()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
     states, following = torch.eye(6)[[2]], torch.eye(6)[[5]]
     step = (states, following, torch.tensor([3]), torch.tensor([1.5]), torch.tensor([0.0]))
-    loss, largest = update(network, target_network, optimizer, *step, 0.9)
+    errors, values = update(network, target_network, optimizer, *step, 0.9)
     delta = 1.5 + 0.9 * frozen[:, 5].max() - table[3, 2]
     expected = table.clone()
     expected[3, 2] += 2 * 0.05 * delta
-    assert torch.allclose(network.weight, expected, atol=1e-6)
-    assert torch.equal(target_network.weight, frozen)
-    assert loss.item() == pytest.approx(delta.item() ** 2, rel=1e-5)
-    assert largest.item() == pytest.approx(table[:, 2].abs().max().item())
+    assert torch.allclose(network[0].weight, expected, atol=1e-6)
+    assert torch.equal(target_network[0].weight, frozen)
+    assert errors.item() == pytest.approx(-delta.item(), rel=1e-5)
+    assert torch.equal(values[0], table[:, 2])
+
+
+def test_the_gradient_written_out_is_that_of_autograd():
+    gen = generator()
+    network, target_network = dqn.q_network(3, 4), dqn.q_network(3, 4)
+    obs, next_obs = torch.randn(2, 50, 3, generator=gen)
+    actions, rewards = torch.randint(4, (50,), generator=gen), torch.randn(50, generator=gen)
+    terminations = (torch.rand(50, generator=gen) < 0.3).float()
+    targets = rewards + 0.9 * (1 - terminations) * plain(target_network)(next_obs).max(1).values
+    loss = nn.functional.mse_loss(plain(network)(obs)[torch.arange(50), actions], targets.detach())
+    expected = torch.autograd.grad(loss, list(network.parameters()))
+    still = torch.optim.SGD(network.parameters(), lr=0.0)
+    errors, _ = update(network, target_network, still, obs, next_obs, actions, rewards, terminations, 0.9)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert errors.square().mean().item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_exploration_falls_in_a_straight_line_and_stays():
@@ -131,8 +154,8 @@ def test_exploration_falls_in_a_straight_line_and_stays():
 
 
 def test_act_is_greedy_but_for_epsilon():
-    network, obs = nn.Linear(3, 4), np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
-    best = network(torch.from_numpy(obs)).argmax(1).numpy()
+    network, obs = dqn.q_network(3, 4), np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    best = plain(network)(torch.from_numpy(obs)).argmax(1).numpy()
     assert (act(network, obs, 0.0, np.random.default_rng(1), CPU) == best).all()
     actions = act(network, obs, 0.4, np.random.default_rng(1), CPU)
     assert abs((actions == best).mean() - (0.6 + 0.4 / 4)) < 0.015
@@ -192,7 +215,7 @@ def test_the_values_of_the_corridor_come_out_exact_though_most_episodes_are_cut_
     checkpoint = torch.load(tmp_path / "run/checkpoint.pt")
     network = dqn.q_network(CELLS, 2)
     network.load_state_dict(checkpoint["network"])
-    q = network(torch.eye(CELLS)).detach()
+    q = plain(network)(torch.eye(CELLS)).detach()
     right = torch.tensor([0.8 ** (CELLS - 1 - s) for s in range(CELLS)])
     left = 0.8 * torch.tensor([0.8 ** (CELLS - 1 - max(s - 1, 0)) for s in range(CELLS)])
     assert torch.allclose(q, torch.stack([left, right], dim=1), atol=0.04)
@@ -302,13 +325,12 @@ def test_evaluate_repeats_the_score_of_the_last_row(tmp_path):
 
 
 def test_score_is_the_mean_return_of_games_played_one_by_one():
-    class Balance(nn.Module):  # push to the side to which the pole leans: games of many lengths
-        def forward(self, obs):
-            lean = obs[:, 2]
-            return torch.stack([-lean, lean], dim=1)
-
+    balance = nn.ModuleList([nn.Linear(4, 2)])  # push to the side to which the pole leans: games of many lengths
+    with torch.no_grad():
+        balance[0].weight.copy_(torch.tensor([[0.0, 0, -1, 0], [0, 0, 1, 0]]))
+        balance[0].bias.zero_()
     args = Args(env_id="CartPole-v1", seed=3)
-    mean, std = dqn.score(Balance(), args, CPU, num_episodes=12)
+    mean, std = dqn.score(balance, args, CPU, num_episodes=12)
     seeds, returns = dqn.stream(3, dqn.EVALUATION).integers(2**31, size=12).tolist(), []
     for seed in seeds:
         env = gym.make("CartPole-v1")
@@ -323,7 +345,7 @@ def test_score_is_the_mean_return_of_games_played_one_by_one():
 
 
 def test_values_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(dqn, "update", lambda *batch: (torch.tensor(float("nan")), torch.tensor(1.0)))
+    monkeypatch.setattr(dqn, "update", lambda *batch: (torch.tensor([float("nan")]), torch.ones(1)))
     with pytest.raises(FloatingPointError, match="diverged"):
         train(Args(**SMALL, run_dir=tmp_path / "run"))
 
