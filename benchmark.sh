@@ -116,7 +116,15 @@ hill-episodes-{3,10} | 1 | 1 | python algos/hill_climbing.py $climb --episodes-p
 hill-noise-{0.03,0.3,1,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,1,3}
 
 # beside them, the post's policy gradient
-hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 200 --max-episodes 2000 --eval-episodes 20
+hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 200 --max-episodes 1000 --eval-episodes 20
+
+# the return over one weight, where a trial is stuck
+hill-plateau       | 1 | 1 | python benchmarks/plateau.py
+
+# the same pole with observations that mean nothing beside its four
+hill-wide-{random,hill,growth,gradient}-8  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 8 --method {random,hill,growth,gradient}
+hill-wide-{random,hill,growth,gradient}-16 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 16 --method {random,hill,growth,gradient}
+hill-wide-{random,hill,growth,gradient}-32 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 32 --method {random,hill,growth,gradient}
 
 [reinforce]
 
