@@ -34,6 +34,7 @@ from pathlib import Path
 
 RUNS, PEERS = Path("runs", "benchmark"), Path("runs", "peers")
 PACKAGES = ["torch", "numpy", "gymnasium", "mujoco"]  # whose versions every summary names, if they are there
+SCRIPTS = ("algos.", "gen.")  # how the names of modules begin whose changes make those who import them stale
 ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
@@ -178,11 +179,24 @@ def pinned_packages(script: Path) -> list[str]:
     return tomllib.loads(re.sub(r"^# ?", "", block[1], flags=re.MULTILINE))["dependencies"] if block else []
 
 
+def imported_scripts(tree: ast.Module) -> list[Path]:
+    """The project's own scripts that a script imports: `from algos.mcts import search` -> algos/mcts.py."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return sorted({Path(*name.split(".")[:2]).with_suffix(".py") for name in names if name.startswith(SCRIPTS)})
+
+
 @functools.cache
 def code_digest(script: Path, with_packages: bool) -> str:
-    """Digest of a script's code; for a peer, of the versions it pins as well. Raises RunError."""
+    """Digest of a script's code and of what it imports; for a peer, of its pinned versions, too. Raises RunError."""
     try:
-        parts = [canonical(ast.parse(script.read_text())), *(pinned_packages(script) if with_packages else [])]
+        tree = ast.parse(script.read_text())
+        imported = [canonical(ast.parse(other.read_text())) for other in imported_scripts(tree)]
+        parts = [canonical(tree), *(pinned_packages(script) if with_packages else []), *imported]
     except (OSError, SyntaxError) as error:
         raise RunError(f"cannot read {script}: {error}") from None
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

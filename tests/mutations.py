@@ -917,7 +917,7 @@ def run_tests(script: str, mutation: tuple[str, str, str] | None, time_limit: fl
             return f"does not apply: {error}"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
-        for name in ("algos", "gen", "tests"):
+        for name in ("algos", "gen", "benchmarks", "tests"):
             if (ROOT / name).exists():
                 shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "runs"))
         shutil.copy(ROOT / "pyproject.toml", copy)

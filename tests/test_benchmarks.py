@@ -180,6 +180,21 @@ def test_the_digest_sees_the_command_the_seed_and_a_peers_versions(tmp_path, mon
     assert digest("", 1, "1") == digests[0]
 
 
+@pytest.mark.parametrize("line", ["from algos.toy import f", "from algos import toy", "import algos.toy as t, os"])
+def test_the_digest_sees_what_a_script_imports(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "algos").mkdir()
+
+    def digest(imported: str) -> str:
+        Path("algos", "toy.py").write_text(imported)
+        Path("x.py").write_text(line)
+        run.code_digest.cache_clear()
+        return run.code_digest(Path("x.py"), False)
+
+    assert digest("f = 1") == digest("f = 1  # a comment")
+    assert digest("f = 1") != digest("f = 2")
+
+
 def test_finished_runs_are_skipped_and_stale_or_unfinished_ones_made_again(project):
     table = "toy | 1-2 | 1 | python toy.py"
     assert benchmark(project, table).returncode == 0
