@@ -38,6 +38,11 @@ walk1000='--env-id walk-1000 --num-runs 20 --total-episodes 100 --method td-lamb
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 
+# evolution strategies: a small population, since a few hundred thousand steps are a few hundred episodes
+es='--population 32 --group-size 16 --num-actors 1'
+raw='--learning-rate 0.0005'
+plain='--learning-rate 0.1'
+
 # known environments and their discounts
 worlds='{5x5,frozenlake8x8,cliff,taxi}'
 world='--env-id {gridworld-5x5,FrozenLake8x8-v1,CliffWalking-v1,Taxi-v4} --gamma {0.9,0.99,1,1}'
@@ -52,7 +57,7 @@ gridworld='--env-id aliased-gridworld --policy linear --gamma 0.9'
 climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
 
 # digits as a decision of one step
-mnist='--dataset mnist --total-timesteps 300000'
+mnist='--dataset mnist --total-timesteps 200000'
 
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
@@ -122,9 +127,9 @@ hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-run
 hill-plateau       | 1 | 1 | python benchmarks/plateau.py
 
 # the same pole with observations that mean nothing beside its four
-hill-wide-{random,hill,growth,gradient}-8  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 8 --method {random,hill,growth,gradient}
-hill-wide-{random,hill,growth,gradient}-16 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 16 --method {random,hill,growth,gradient}
-hill-wide-{random,hill,growth,gradient}-32 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 32 --method {random,hill,growth,gradient}
+hill-wide-{random,hill,growth,gradient}-16  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 16 --method {random,hill,growth,gradient}
+hill-wide-{random,hill,growth,gradient}-64  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 64 --method {random,hill,growth,gradient}
+hill-wide-{random,hill,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 256 --method {random,hill,growth,gradient}
 
 [reinforce]
 
@@ -156,6 +161,15 @@ cleanrl-cartpole        | 1-3 | 1 | python benchmarks/peers/cleanrl_dqn.py
 
 # the post's two tricks, each switched off: return and largest |Q|
 dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {--no-replay,--target-frequency 1,--no-replay --target-frequency 1}
+
+[es]
+
+# the paper's Table 3: steps to the returns of TRPO
+es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah} --total-timesteps {460000,1400000,2900000} $es
+
+# from algorithm 1 alone to everything, one addition at a time; and a network that backpropagation cannot train
+es-steps-{algorithm1,antithetic,ranks,adam,decay,all}  | 1-3 | 1 | python algos/es.py --num-actors 1 --total-timesteps 300000 {--no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs $raw,--no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs $raw,--no-adam --weight-decay 0 --no-normalize-obs $plain,--weight-decay 0 --no-normalize-obs,--no-normalize-obs,--normalize-obs}
+es-sign  | 1-3 | 1 | python algos/es.py --activation sign --num-actors 1 --total-timesteps 300000
 
 [dyna_q]
 
@@ -243,8 +257,8 @@ dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --e
 
 # the lecture's rewards, without and with a baseline, and the cross-entropy; without a baseline, rewards that are ten
 # times as large get a tenth of the step size, and once the full one
-digits-reward-{0,10,minus10}-none  | 1-3 | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
-digits-reward-{0,10,minus10}-mean  | 1-3 | 1 | python algos/reinforce_mnist.py $mnist --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
+digits-reward-{0,10,minus10}-none  | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
+digits-reward-{0,10,minus10}-mean  | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
 digits-full-step-{10,minus10}      | 1   | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={10,-10} --reward-right={11,-9} --learning-rate 0.1
-digits-cross-entropy               | 1-3 | 1 | python algos/reinforce_mnist.py $mnist --cross-entropy --learning-rate 0.1
+digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --cross-entropy --learning-rate 0.1
 TABLE

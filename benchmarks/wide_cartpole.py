@@ -35,7 +35,7 @@ class WideArgs:
     """observations, four of which are CartPole's"""
     seed: int = 1
     """seeds everything"""
-    num_runs: int = 100
+    num_runs: int = 60
     """independent trials"""
     max_episodes: int = 1000
     """episodes after which a trial is given up"""

@@ -51,8 +51,8 @@ WIDE = {
     "gradient": ("policy gradient", VERMILLION),
 }
 NARROW = {"random": "random-v0", "hill": "hill-plain", "growth": "hill-growth-0.01", "gradient": "hill-gradient"}
-INPUTS = [4, 8, 16, 32]
-WIDE_TRIALS = 100
+INPUTS = [4, 16, 64, 256]
+WIDE_TRIALS = 60
 LIMIT = 1000  # episodes by which methods are compared
 OBSERVATIONS = ["position", "velocity", "angle", "angular velocity"]
 
