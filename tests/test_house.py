@@ -118,6 +118,12 @@ TINY = {
         more="--total-episodes 4",
         weights=("weights",),
     ),
+    "algos/es.py": Tiny(
+        flags="--env-id InvertedPendulum --population 4 --group-size 2 --num-actors 2 --eval-episodes 2",
+        few="--total-timesteps 100",
+        more="--total-timesteps 400",
+        weights=("search",),
+    ),
     "algos/mcts_batched.py": Tiny(
         flags="--simulations 10 --num-runs 4",
         few="--total-episodes 4",
