@@ -512,13 +512,16 @@ def learn(args: Args, checkpoint: dict | None, network, data: tuple[torch.Tensor
                 "losses/noise": noise.mean().item(),
                 "charts/SPS": global_step / elapsed,
                 "time/elapsed": elapsed,
-                "eval/train_accuracy": accuracy(network, images, labels),
                 "eval/test_accuracy": accuracy(network, test_images, test_labels),
+                "eval/train_accuracy": None,
             }
+            finished = global_step >= args.total_timesteps
+            if finished:
+                row["eval/train_accuracy"] = accuracy(network, images, labels)
             if not math.isfinite(row["losses/entropy"]) or not math.isfinite(row["losses/noise"]):
                 raise FloatingPointError(f"the policy diverged before guess {global_step:,}: lower --learning-rate?")
             run.log(row)
-            if global_step >= args.total_timesteps or row_number % args.checkpoint_every == 0:
+            if finished or row_number % args.checkpoint_every == 0:
                 run.save(state())
             bar.update(shown)
             bar.set_postfix(test_accuracy=row["eval/test_accuracy"])
