@@ -261,4 +261,12 @@ digits-reward-{0,10,minus10}-none  | 1-2 | 1 | python algos/reinforce_mnist.py $
 digits-reward-{0,10,minus10}-mean  | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
 digits-full-step-{10,minus10}      | 1   | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={10,-10} --reward-right={11,-9} --learning-rate 0.1
 digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --cross-entropy --learning-rate 0.1
+
+[es_mnist]
+
+# the linear network that underflows: by backpropagation, and by evolution strategies with three kinds of noise
+es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backprop --population 100 --total-timesteps 600000 --log-every 300
+es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --population 2000 --total-timesteps 6000000 --log-every 100
+es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --learning-rate 0.003 --total-timesteps 1200000 --log-every 10
+es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --learning-rate 0.003 --total-timesteps 1200000 --log-every 10
 TABLE

@@ -807,6 +807,36 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
         (" or len(data) != len(header) + math.prod(shape)", "", "a file that is cut short is no data set"),
         ("unsqueeze(1) * (255 / 16)", "unsqueeze(1) * (255 / 17)", "scikit-learn's ink goes from 0 to 16"),
     ],
+    "algos/es_mnist.py": [
+        ("torch.set_flush_denormal(before)", "torch.set_flush_denormal(True)", "the processor's setting comes back"),
+        ("    torch.set_flush_denormal(True)\n", "", "a processor keeps denormals unless it is asked not to"),
+        ("SCALE = 2.0**125", "SCALE = 2.0**124", "the post scales by 2^125"),
+        (
+            "        with torch.no_grad():  # backpropagation is not told, as it is not told of what the processor does\n",
+            "        if True:\n",
+            "backpropagation takes the network for a linear one on every device",
+        ),
+        ("math.sqrt(2 / n_in)", "math.sqrt(1 / n_in)", "weights begin as He et al. scale them"),
+        (
+            "lambda f: ((f * a.squeeze(2).T)",
+            "lambda f: ((a.squeeze(2).T)",
+            "a product counts as much as its pair's score",
+        ),
+        ("torch.tensor([1.0, -1.0], device", "torch.tensor([1.0, 1.0], device", "the two of a pair are mirror images"),
+        (
+            "delta.append(along * seen[0] + size * seen[1])",
+            "delta.append(along * seen[0])",
+            "the second input's own part",
+        ),
+        ("rest = v[1] - along * u[0]", "rest = v[1]", "the two directions are at right angles"),
+        ("(2 * args.sigma * len(images))", "(args.sigma * len(images))", "a central difference is over 2 sigma"),
+        ("(losses[0] - losses[1])", "(losses[1] - losses[0])", "the loss is descended"),
+        (
+            "torch.cat([h, torch.ones_like(h[..., :1])], dim=3)",
+            "torch.cat([h, torch.zeros_like(h[..., :1])], dim=3)",
+            "the bias is perturbed as well",
+        ),
+    ],
     "algos/trpo.py": [
         (
             "earned * max_kl",

@@ -135,6 +135,12 @@ TINY = {
         more="--total-timesteps 400",
         weights=("network",),
     ),
+    "algos/es_mnist.py": Tiny(
+        flags="--population 20 --log-every 2",
+        few="--total-timesteps 100",
+        more="--total-timesteps 200",
+        weights=("parameters",),
+    ),
     "algos/trpo.py": Tiny(
         flags="--num-envs 4 --group-size 2 --num-steps 32 --num-actors 2 --torch-threads 1",
         few="--total-timesteps 256",
