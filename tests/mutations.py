@@ -812,8 +812,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
         ("    torch.set_flush_denormal(True)\n", "", "a processor keeps denormals unless it is asked not to"),
         ("SCALE = 2.0**125", "SCALE = 2.0**124", "the post scales by 2^125"),
         (
-            "        with torch.no_grad():  # backpropagation is not told, as it is not told of what the processor does\n",
-            "        if True:\n",
+            "        with torch.no_grad():  # backpropagation",
+            "        if True:  # backpropagation",
             "backpropagation takes the network for a linear one on every device",
         ),
         ("math.sqrt(2 / n_in)", "math.sqrt(1 / n_in)", "weights begin as He et al. scale them"),
