@@ -1,4 +1,7 @@
-"""Hill climbing: every trial against the post's loop in plain Python, its shares against an independent measurement."""
+"""Hill climbing: every trial against the post's loop in plain Python, its shares against an independent measurement.
+
+And the policy gradient that benchmarks/ sets beside it: its gradient, in the closed form of a linear softmax.
+"""
 
 import csv
 import math
@@ -8,6 +11,8 @@ import pytest
 import torch
 
 from algos.hill_climbing import Args, Lockstep, Trials, UsageError, make_envs, search, train
+from benchmarks.policy_gradient_post import PolicyGradientArgs, learn, loss, networks, values
+from benchmarks.wide_cartpole import register
 
 CPU = torch.device("cpu")
 
@@ -128,3 +133,34 @@ def test_a_users_mistake_is_named_before_anything_is_written(flags, words, tmp_p
     with pytest.raises(UsageError, match=words):
         train(Args(**{"num_runs": 2, "run_dir": tmp_path / "run"} | flags))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_posts_policy_gradient():
+    """Two trials of five and of three steps: score times advantage for the policy, the error for the value network."""
+    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    net = networks(2, 4, 2, generator)
+    obs, actions = (
+        torch.tensor(rng.normal(size=(2, 5, 4)), dtype=torch.float32),
+        torch.tensor(rng.integers(2, size=(2, 5))),
+    )
+    mask = torch.tensor([[1.0] * 5, [1.0] * 3 + [0.0] * 2])
+    loss(net, obs, actions, mask.clone(), mask, 0.9).backward()
+    for i, length in enumerate((5, 3)):
+        policy, bias, expected = net["policy"][i].detach().numpy(), 0.0, np.zeros((4, 2))
+        for t in range(length):
+            o, value = obs[i, t].numpy(), float(values(net, obs)[i, t].detach())
+            advantage = sum(0.9**k for k in range(length - t)) - value
+            pi = np.exp(o @ policy) / np.exp(o @ policy).sum()
+            expected -= advantage * np.outer(o, np.eye(2)[actions[i, t]] - pi)
+            bias -= advantage
+        assert net["policy"].grad[i].numpy() == pytest.approx(expected, abs=1e-4)
+        assert net["b2"].grad[i].item() == pytest.approx(bias, abs=1e-4)
+
+
+def test_the_policy_gradient_learns_and_wide_poles_are_poles():
+    env_id = register(6)
+    args = PolicyGradientArgs(num_runs=20, eval_episodes=1)
+    settings = Args(env_id=env_id, max_episode_steps=60, solved_return=100.0, num_runs=20, max_episodes=150)
+    trials, _, _ = learn(args, settings)
+    assert trials.weights.shape == (20, 2, 6) and not trials.solved.any()
+    assert trials.returns[:, -10:].mean() > 1.7 * trials.returns[:, :10].mean()
