@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+from functools import cache
 
 import gymnasium as gym
 import numpy as np
@@ -93,6 +94,7 @@ def exact_gradient(objective) -> torch.Tensor:
     return torch.autograd.grad(total, table)[0].reshape(-1)
 
 
+@cache
 def score(state: int, action: int) -> torch.Tensor:
     """grad log pi(a|s) of a softmax table: the action minus the probabilities, in the state's row."""
     result = torch.zeros(2, 2, dtype=torch.float64)
@@ -134,18 +136,26 @@ def as_batch(several) -> dict:
     return batch
 
 
+@cache
+def all_pairs() -> list:
+    """Every two episodes, as a batch, and the probability of both."""
+    p = [probability(episode, TABLE) for episode in EPISODES]
+    indices = list(itertools.product(range(len(EPISODES)), repeat=2))
+    return [([EPISODES[i], EPISODES[j]], as_batch([EPISODES[i], EPISODES[j]]), p[i] * p[j]) for i, j in indices]
+
+
 def estimates(credit: str, baseline: str, exact_value: bool, gamma: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient that each pair of episodes gives, [pairs, 4], and the pairs' probabilities [pairs]."""
     args = Args(credit=credit, baseline=baseline, gamma=gamma, num_envs=2)
     value, gradients, probabilities = TableValue(credit, exact_value, gamma), [], []
-    for pair in itertools.product(EPISODES, repeat=2):
-        batch = estimate_advantages(as_batch(pair), value, args)
+    for pair, arrays, both in all_pairs():
+        batch = estimate_advantages(arrays, value, args)
         gradient = torch.zeros(4, dtype=torch.float64)
         for i, episode in enumerate(pair):
             for t, (state, action, *_) in enumerate(episode):
                 gradient += batch["advantages"][t, i] * score(state, action) / 2
         gradients.append(gradient)
-        probabilities.append(probability(pair[0], TABLE) * probability(pair[1], TABLE))
+        probabilities.append(both)
     return torch.stack(gradients), torch.stack(probabilities)
 
 
