@@ -38,10 +38,11 @@ walk1000='--env-id walk-1000 --num-runs 20 --total-episodes 100 --method td-lamb
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 
-# evolution strategies: a small population, since a few hundred thousand steps are a few hundred episodes
-es='--population 32 --group-size 16 --num-actors 1'
-raw='--learning-rate 0.0005'
-plain='--learning-rate 0.1'
+# evolution strategies: from algorithm 1 alone to everything; the step sizes are the best of three or four
+algorithm1='--no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.00002'
+antithetic='--no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.00003'
+ranks='--no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.02'
+adam='--weight-decay 0 --no-normalize-obs'
 
 # known environments and their discounts
 worlds='{5x5,frozenlake8x8,cliff,taxi}'
@@ -52,6 +53,10 @@ credits='{return,return,return,reward-to-go,reward-to-go,reward-to-go}'
 baselines='{none,mean,value,none,mean,value}'
 names='{return-none,return-mean,return-value,togo-none,togo-mean,togo-value}'
 gridworld='--env-id aliased-gridworld --policy linear --gamma 0.9'
+
+# the natural gradient: steps of one length, measured in two ways
+kl_sizes='{0.001,0.003,0.01,0.03,0.1}'
+parameter_sizes='{0.003,0.01,0.03,0.1,0.3,1,3}'
 
 # search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
 climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
@@ -140,10 +145,35 @@ reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --b
 reinforce-gridworld | 1-3  | 1 | python algos/reinforce.py $gridworld --num-envs 32 --learning-rate 0.05
 reinforce-parameter | 1    | 1 | python benchmarks/one_parameter.py
 
+[actor_critic]
+
+# the bars: 475 on CartPole, 950 on the inverted pendulum, each within 500,000 steps
+ac-cartpole  | 1-5 | 1 | python algos/actor_critic.py --total-timesteps 200000
+ac-pendulum  | 1-3 | 1 | python algos/actor_critic.py --env-id InvertedPendulum-v5 --total-timesteps 300000
+
+# from the post's single step to many
+ac-steps-{1,4,16,128} | 1-2 | 1 | python algos/actor_critic.py --total-timesteps 200000 --num-steps {1,4,16,128} --log-every {32,8,2,1} --learning-rate {0.001,0.002,0.005,0.005} --value-learning-rate {0.002,0.004,0.01,0.01} --value-epochs {1,2,5,5}
+
+# CPU seconds to 475, beside stable-baselines3
+ac-to475       | 1-5 | 1 | python algos/actor_critic.py --total-timesteps 150000
+sb3-to475-a2c  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm a2c --stop-return 475
+sb3-to475-ppo  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm ppo --stop-return 475
+
+[natural_gradient]
+
+# steepest steps by length, in KL divergence and in parameters
+ng-kl-$kl_sizes                 | 1-5 | 1 | python algos/natural_gradient.py --step-size $kl_sizes
+ng-parameters-$parameter_sizes  | 1-5 | 1 | python algos/natural_gradient.py --metric parameters --step-size $parameter_sizes
+
+# a hidden layer, and another environment; kl and scores are the same matrix
+ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --metric {kl,scores,parameters}
+ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters}
+
 [mcts]
 
 # simple search, the post's rule, UCT and TD search at equal simulations
 mcts-tictactoe-{simple,post,uct,td}    | 1-3 | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 $searches $bonus
+mcts-maze-{simple,post,uct,td}         | 1-3 | 1 | python benchmarks/exact_maze.py --simulations 10 30 100 300 $searches --exploration {0.05,0,0.05,0.05}
 mcts-connect-30-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 30 --opponent-simulations 30 $searches $bonus
 mcts-connect-100-{simple,post,uct,td}  | 1 | 1 | python algos/mcts.py $connect --simulations 100 --opponent-simulations 100 $searches $bonus
 
@@ -165,11 +195,14 @@ dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {--no-replay,--ta
 [es]
 
 # the paper's Table 3: steps to the returns of TRPO
-es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah} --total-timesteps {460000,1400000,2900000} $es
+es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah} --total-timesteps {200000,500000,1500000} --num-actors 1
 
-# from algorithm 1 alone to everything, one addition at a time; and a network that backpropagation cannot train
-es-steps-{algorithm1,antithetic,ranks,adam,decay,all}  | 1-3 | 1 | python algos/es.py --num-actors 1 --total-timesteps 300000 {--no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs $raw,--no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs $raw,--no-adam --weight-decay 0 --no-normalize-obs $plain,--weight-decay 0 --no-normalize-obs,--no-normalize-obs,--normalize-obs}
-es-sign  | 1-3 | 1 | python algos/es.py --activation sign --num-actors 1 --total-timesteps 300000
+# one addition at a time; and a network that backpropagation cannot train
+es-steps-{algorithm1,antithetic,ranks,adam,decay,all,sign}  | 1-3 | 1 | python algos/es.py --num-actors 1 --eval-every 1 {$algorithm1,$antithetic,$ranks,$adam,--no-normalize-obs,--normalize-obs,--activation sign}
+
+# speed: beside the environment itself, and beside evotorch, while learning and with the short episodes of no learning
+es-speed-reacher         | 1 | all | python benchmarks/es_speed.py --env-id Reacher-v5
+evotorch-speed-{learning,standing}  | 1 | all | python benchmarks/peers/evotorch_es.py {--learn,--no-learn}
 
 [dyna_q]
 

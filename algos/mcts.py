@@ -38,6 +38,7 @@ Differences from the papers and the post
     1. Averages belong to states, not to paths: where two orders of moves lead to one board, they share what they know.
     2. A simulation adds one state to the tree, as in UCT; the post keeps averages for all states that it comes across.
        A state is new until each of its actions was tried once, so --exploration 0 tries them all before it is greedy.
+       A simulation that comes back to a state goes on at random, so that each pair counts once in it.
     3. TD search chooses by UCT's bonus as well, not epsilon-greedily, and on a table, not on features: it differs
        from the tree search in what is handed up, and in nothing else.
     4. Nothing is kept from one move's search to the next.
@@ -389,13 +390,17 @@ def tree_search(model, root, args: Args) -> dict:
     tree = {root: Node(model.actions(root))}
     for _ in range(args.simulations):
         model.begin()
-        state, path, value = root, [], 0.0
+        state, path, value, passed = root, [], 0.0, set()
         while len(path) < args.max_depth:
             node = tree.get(state)
-            if node is None:  # a new state: add it, and play on at random
+            if node is None:  # a new state: add it
                 tree[state] = Node(model.actions(state))
+            # Play on at random from there, and where the way comes back to a state: what the tree says changes at a
+            # simulation's end only, and would lead it round and round till then.
+            if node is None or state in passed:
                 value = model.rollout(state, args.max_depth - len(path))
                 break
+            passed.add(state)
             i = node.choose(args.exploration, model.random)
             state, reward, done = model.step(state, node.actions[i])
             path.append((node, i, reward))

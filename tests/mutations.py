@@ -115,6 +115,11 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "returns are summed from the end",
         ),
         (
+            "if node is None or state in passed:",
+            "if node is None:",
+            "a simulation does not walk in circles through the tree",
+        ),
+        (
             "value += (1 - td_lambda) * (mean - value)",
             "value += td_lambda * (mean - value)",
             "lambda weighs the return, not the estimate",
@@ -138,6 +143,73 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "                result = -result\n",
             "",
             "a game that the opponent moved first in is scored for the opponent",
+        ),
+    ],
+    "algos/actor_critic.py": [
+        (
+            "gamma * next_values * (1 - terminations) - values",
+            "gamma * next_values - values",
+            "after a termination there is nothing to bootstrap from",
+        ),
+        (
+            "gamma * next_values * (1 - terminations) - values",
+            "gamma * next_values * (1 - cuts) - values",
+            "an episode that was cut off would have gone on",
+        ),
+        (
+            "gamma * next_values * (1 - terminations) - values",
+            "next_values * (1 - terminations) - values",
+            "what comes next is discounted",
+        ),
+        (
+            "gamma * (1 - cuts[t]) * running",
+            "gamma * running",
+            "the errors of the next episode are not this one's",
+        ),
+        (
+            "gamma * (1 - cuts[t]) * running",
+            "(1 - cuts[t]) * running",
+            "later errors are discounted",
+        ),
+        (
+            'values[:-1], values[1:], batch["terminations"]',
+            'values[:-1], values[:-1], batch["terminations"]',
+            "the next value is that of the next state",
+        ),
+        (
+            '[batch["alive"]] for name, x in batch.items()',
+            ".flatten(0, 1) for name, x in batch.items()",
+            "the step in which an environment starts over is not learned from",
+        ),
+        (
+            "return -(policy.log_prob(policy(obs), actions) * advantages).mean()",
+            "return (policy.log_prob(policy(obs), actions) * advantages).mean()",
+            "the loss falls when the return rises",
+        ),
+        (
+            "self.lengths += ~self.ended",
+            "self.lengths += 1",
+            "the step in which an environment starts over is none of its episode's",
+        ),
+        (
+            "terminations | truncations\n        self.returns += rewards",
+            "terminations\n        self.returns += rewards",
+            "an episode that is cut off is over, too",
+        ),
+        (
+            'global_step += int(arrays["alive"].sum())',
+            "global_step += args.num_envs * args.num_steps",
+            "resets are not counted as steps",
+        ),
+        (
+            'if not arrays["alive"].any():',
+            "if False:",
+            "a batch without any transition has no mean",
+        ),
+        (
+            "if row_number % args.checkpoint_every == 0:  # everything",
+            "if row_number == 0:  # everything",
+            "a resumed run begins where the checkpoint's did",
         ),
     ],
     "algos/reinforce.py": [
@@ -835,6 +907,73 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "torch.cat([h, torch.ones_like(h[..., :1])], dim=3)",
             "torch.cat([h, torch.zeros_like(h[..., :1])], dim=3)",
             "the bias is perturbed as well",
+        ),
+    ],
+    "algos/natural_gradient.py": [
+        (
+            "return delta @ metric @ delta",
+            "return delta**2 @ metric.sum(1)",
+            "the post's loop multiplies delta[i] by itself, not by delta[j]",
+        ),
+        (
+            "return torch.linalg.solve(metric, gradient)",
+            "return metric @ gradient",
+            "the natural gradient takes the metric's inverse",
+        ),
+        (
+            "lambda new: kl(theta, new))(theta)",
+            "lambda new: kl(new, new))(theta)",
+            "the first argument of the KL stands still",
+        ),
+        (
+            "weighted = (probs.sqrt() * scores)",
+            "weighted = (probs * scores)",
+            "scores are averaged with the policy's own probabilities",
+        ),
+        (
+            "weighted.T @ weighted / len(probs)",
+            "weighted.T @ weighted / len(weighted)",
+            "the mean is over states",
+        ),
+        (
+            "return fisher + args.damping * identity",
+            "return fisher + identity",
+            "only a small multiple of the identity is added",
+        ),
+        (
+            "(2 * step_size / curvature).sqrt()",
+            "(step_size / curvature).sqrt()",
+            "half the squared length is the KL divergence",
+        ),
+        (
+            "path[-1] + steepest_step(",
+            "path[-1] - steepest_step(",
+            "uphill",
+        ),
+        (
+            "return math.sqrt(2 * step_size) * torch.linalg.solve_triangular(root,",
+            "return math.sqrt(2 * step_size) * torch.linalg.solve_triangular(metric,",
+            "all steps of one length, not of one squared length",
+        ),
+        (
+            "delta = rewards + gamma * next_values * (1 - terminations) - values",
+            "delta = rewards + gamma * next_values - values",
+            "nothing follows a termination",
+        ),
+        (
+            "gamma * (1 - cuts[t]) * running",
+            "gamma * running",
+            "the next episode's rewards are not this one's",
+        ),
+        (
+            'lists["alive"].append(~self.ended)',
+            'lists["alive"].append(self.ended | True)',
+            "a step that only begins an episode is no transition",
+        ),
+        (
+            '            value.restore(checkpoint["value"])\n',
+            "",
+            "a resumed run goes on with the value function it had",
         ),
     ],
     "algos/trpo.py": [

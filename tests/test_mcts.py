@@ -33,6 +33,7 @@ from algos.mcts import (
     train,
     tree_search,
 )
+from benchmarks.exact_maze import best_actions, measure
 from benchmarks.exact_tictactoe import decided_once, exact_result
 
 
@@ -238,6 +239,26 @@ def test_every_simulation_counts_once_and_adds_at_most_one_state():
             ways_in[below] = ways_in.get(below, 0) + visits
     for state in tree.keys() - {board.start()}:
         assert ways_out[state] == ways_in[state] - 1
+
+
+@pytest.mark.parametrize("exploration", [0.0, 0.5])
+def test_a_simulation_that_comes_back_to_a_state_does_not_walk_in_circles(exploration):
+    """Every pair of a state and an action counts at most once in a simulation, in a maze full of ways back."""
+    world = maze(0.95, random.Random(0))
+    tree = tree_search(world, (2, 0), Args(simulations=150, exploration=exploration))
+    assert sum(tree[2, 0].visits) == 150
+    assert all(sum(node.visits) == node.total <= 150 for node in tree.values()) and len(tree) > 3
+
+
+def test_search_finds_shortest_ways_in_the_maze_more_often_than_chance():
+    world = maze(0.95, random.Random(0))
+    best, state, steps = best_actions(world), (2, 0), 0
+    while state in best:
+        state, steps = world.step(state, min(best[state]))[0], steps + 1
+    assert steps == 14 and len(best) == 46
+    row = measure(Args(simulations=100, exploration=0.05), 1)
+    assert row["maze/right_by_chance"] == pytest.approx(sum(map(len, best.values())) / 4 / 46)
+    assert row["maze/right"] > row["maze/right_by_chance"] + 0.15  # twice its standard error
 
 
 def chain(rewards: list[float], gamma: float) -> Table:
