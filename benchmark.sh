@@ -155,7 +155,6 @@ ac-pendulum  | 1-3 | 1 | python algos/actor_critic.py --env-id InvertedPendulum-
 ac-steps-{1,4,16,128} | 1-2 | 1 | python algos/actor_critic.py --total-timesteps 200000 --num-steps {1,4,16,128} --log-every {32,8,2,1} --learning-rate {0.001,0.002,0.005,0.005} --value-learning-rate {0.002,0.004,0.01,0.01} --value-epochs {1,2,5,5}
 
 # CPU seconds to 475, beside stable-baselines3
-ac-to475       | 1-5 | 1 | python algos/actor_critic.py --total-timesteps 150000
 sb3-to475-a2c  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm a2c --stop-return 475
 sb3-to475-ppo  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm ppo --stop-return 475
 

@@ -76,6 +76,12 @@ TINY = {
         more="--total-timesteps 320",
         weights=("network", "target_network"),
     ),
+    "algos/actor_critic.py": Tiny(
+        flags="--num-envs 4 --num-steps 16 --value-epochs 2",
+        few="--total-timesteps 200",
+        more="--total-timesteps 400",
+        weights=("policy", "value"),
+    ),
     "algos/reinforce.py": Tiny(
         flags="--num-envs 4 --value-epochs 2",
         few="--total-timesteps 200",
@@ -140,6 +146,12 @@ TINY = {
         few="--total-timesteps 100",
         more="--total-timesteps 200",
         weights=("parameters",),
+    ),
+    "algos/natural_gradient.py": Tiny(
+        flags="--num-envs 4 --num-steps 32 --policy-units 4 --value-epochs 2",
+        few="--total-timesteps 256",
+        more="--total-timesteps 512",
+        weights=("policy", "value"),
     ),
     "algos/trpo.py": Tiny(
         flags="--num-envs 4 --group-size 2 --num-steps 32 --num-actors 2 --torch-threads 1",
