@@ -38,7 +38,7 @@ walk1000='--env-id walk-1000 --num-runs 20 --total-episodes 100 --method td-lamb
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 
-# evolution strategies: from algorithm 1 alone to everything; the step sizes are the best of three or four
+# evolution strategies, from algorithm 1 alone to everything: plain steps need a step size of their own, best of a few
 algorithm1='--no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.00002'
 antithetic='--no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.00003'
 ranks='--no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.02'

@@ -105,11 +105,11 @@ class Args:
 
     env_id: str = "CartPole-v1"
     """Gymnasium environment with flat observations; without a version, the newest"""
-    total_timesteps: int = 500_000
+    total_timesteps: int = 200_000
     """environment steps to train for, those of scoring not counted; the update that reaches it is finished"""
-    population: int = 64
+    population: int = 32
     """perturbed policies per update, one episode each: the n of algorithm 1"""
-    group_size: int = 32
+    group_size: int = 16
     """members that are played side by side: the unit of work, an actor takes whole groups"""
     num_actors: int = 0
     """processes that play, this one among them; 0 for one per core. Does not change the curve"""
@@ -129,7 +129,7 @@ class Args:
     """normalize observations by their running moments"""
     activation: Literal["tanh", "sign"] = "tanh"
     """nonlinearity of the two hidden layers; sign is flat wherever it is continuous: backpropagation learns nothing"""
-    eval_every: int = 10
+    eval_every: int = 5
     """updates between scores of the unperturbed policy"""
     eval_episodes: int = 10
     """episodes of a score; their steps do not count"""
@@ -176,10 +176,10 @@ def centered_ranks(returns: np.ndarray) -> np.ndarray:
 
 
 class Search:
-    """The search distribution and what moves it. Every process has one of its own, and all of them stay the same:
+    """The search distribution and what moves it.
 
-    they see the same returns, and regenerate the same noise. Sums are taken element by element, never as a matrix
-    product, so that they are the same on processors of different kinds as well.
+    Every process has one of its own, and all of them stay the same: they see the same returns and regenerate the same
+    noise. Sums are taken element by element, never as a matrix product, whose bits depend on the kind of processor.
     """
 
     def __init__(self, args: Args, sizes: list[int]):
@@ -263,28 +263,27 @@ class Policies:
 
     def __init__(self, parameters: np.ndarray, sizes: list[int], activation: str, device: torch.device | None = None):
         """parameters [n, d]; device None for NumPy."""
-        self.library, self.activation, self.device = np if device is None else torch, activation, device
+        self.device, self.activation = device, getattr(np if device is None else torch, activation)
         stack = parameters if device is None else torch.as_tensor(parameters, device=device)
         self.layers, start = [], 0
         for n_in, n_out in pairwise(sizes):
             middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
-            weights, bias = stack[:, start:middle].reshape(-1, n_in, n_out), stack[:, middle:end].reshape(-1, 1, n_out)
-            self.layers.append((weights, bias))
+            weights = stack[:, start:middle].reshape(-1, n_in, n_out)  # [n, n_in * n_out] -> [n, n_in, n_out]
+            self.layers.append((weights, stack[:, middle:end].reshape(-1, 1, n_out)))  # the biases [n, 1, n_out]
             start = end
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """obs [n, obs] -> outputs [n, out]: an action, or a preference for each of them."""
-        x = self.library.asarray(obs[:, None], device=self.device) if self.device else obs[:, None]  # [n, 1, obs]
+        x = obs[:, None] if self.device is None else torch.as_tensor(obs[:, None], device=self.device)  # [n, 1, obs]
         for i, (weights, bias) in enumerate(self.layers):
             if i:
-                x = getattr(self.library, self.activation)(x)
+                x = self.activation(x)
             x = x @ weights + bias
-        x = x[:, 0]
-        return x.numpy(force=True) if self.device else x
+        return x[:, 0] if self.device is None else x[:, 0].numpy(force=True)
 
     def keep(self, rows: np.ndarray):
-        """Forget all members but these."""
-        rows = torch.as_tensor(rows, device=self.device) if self.device else rows
+        """Forget all members but these: rows [n] bool."""
+        rows = rows if self.device is None else torch.as_tensor(rows, device=self.device)
         self.layers = [(weights[rows], bias[rows]) for weights, bias in self.layers]
 
 
@@ -350,7 +349,8 @@ class Group:
 
     def __init__(self, args: Args, index: int):
         self.args, self.index = args, index
-        self.device = torch.device("cuda") if args.cuda and torch.cuda.is_available() else None
+        gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        self.device = gpu if args.cuda and torch.cuda.is_available() else None  # asked only after the actors' fork
         if gym.spec(args.env_id).vector_entry_point:
             self.envs = gym.make_vec(args.env_id, args.group_size, vectorization_mode="vector_entry_point")
         else:
@@ -364,7 +364,10 @@ class Group:
         return np.minimum(np.maximum(outputs, space.low), space.high)
 
     def play(self, search: Search, parameters: np.ndarray, rng: np.random.Generator) -> dict:
-        """An episode of each of the policies [n, d]: returns [n], lengths [n] and the moments of the observations."""
+        """An episode of each of the policies [n, d]: returns [n], lengths [n] and the moments of the observations.
+
+        Next-step autoreset: a vector's ended environment starts over by itself, and what it does then does not count.
+        """
         n, policies = len(parameters), Policies(parameters, search.sizes, self.args.activation, self.device)
         normalize = search.normalizer.function() if self.args.normalize_obs else lambda obs: obs
         returns, lengths, seen = np.zeros(n), np.zeros(n, int), []
