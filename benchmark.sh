@@ -55,8 +55,8 @@ names='{return-none,return-mean,return-value,togo-none,togo-mean,togo-value}'
 gridworld='--env-id aliased-gridworld --policy linear --gamma 0.9'
 
 # the natural gradient: steps of one length, measured in two ways
-kl_sizes='{0.001,0.003,0.01,0.03,0.1}'
-parameter_sizes='{0.003,0.01,0.03,0.1,0.3,1,3}'
+kl_sizes='{0.001,0.002,0.005,0.01,0.02,0.05}'
+parameter_sizes='{0.005,0.02,0.05,0.2,0.5,2}'
 
 # search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
 climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
@@ -165,7 +165,7 @@ ng-kl-$kl_sizes                 | 1-5 | 1 | python algos/natural_gradient.py --s
 ng-parameters-$parameter_sizes  | 1-5 | 1 | python algos/natural_gradient.py --metric parameters --step-size $parameter_sizes
 
 # a hidden layer, and another environment; kl and scores are the same matrix
-ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --metric {kl,scores,parameters}
+ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --damping 0.01 --metric {kl,scores,parameters}
 ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters}
 
 [mcts]
@@ -209,6 +209,21 @@ evotorch-speed-{learning,standing}  | 1 | all | python benchmarks/peers/evotorch
 dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50}
 dyna-maze-model      | 1-3 | 1 | python algos/dyna_q.py --planner value-iteration
 dyna-maze-sarsa-n5   | 1-3 | 1 | python algos/dyna_q.py --method sarsa --planning-steps 5
+
+[dyna2]
+
+# Connect Four at 100 simulations per move: each memory, both, and UCT; learning curves of the long-term memory
+dyna2-default       | 1   | 1 | python algos/dyna2.py
+dyna2-learn         | 1-3 | 1 | python algos/dyna2.py --memory long --total-episodes 240
+dyna2-long-uct      | 1-3 | 1 | python benchmarks/dyna2_match.py --players long uct --episodes 1 4 15 60 240
+dyna2-short-uct     | 1-3 | 1 | python benchmarks/dyna2_match.py --players short uct
+dyna2-both-uct      | 1-3 | 1 | python benchmarks/dyna2_match.py --players both uct
+dyna2-both-short    | 1-3 | 1 | python benchmarks/dyna2_match.py --players both short
+dyna2-both-long     | 1-3 | 1 | python benchmarks/dyna2_match.py --players both long
+dyna2-{short,both}-uct-30 | 1-3 | 1 | python benchmarks/dyna2_match.py --simulations 30 --players {short,both} uct
+
+# the cliff with a model counted from experience, by each memory and by both
+dyna2-cliff-{long,short,both} | 1 | 1 | python algos/dyna2.py --env-id CliffWalking-v1 --gamma 1 --num-runs 20 --total-episodes 15 --simulations 4 --max-depth 20 --memory {long,short,both}
 
 [sarsa]
 

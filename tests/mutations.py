@@ -21,6 +21,88 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
+    "gen/vae.py": [
+        (
+            "0.5 * (mu**2 + logvar.exp() - logvar - 1)",
+            "0.5 * (mu**2 + logvar.exp() - logvar)",
+            "the KL divergence is 0 where q(z|x) is the prior",
+        ),
+        (
+            "(0.5 * logvar).exp().unsqueeze(1) * noise",
+            "logvar.exp().unsqueeze(1) * noise",
+            "the noise is multiplied by the standard deviation, not the variance",
+        ),
+        (
+            "0.5 * (noise**2 + logvar.unsqueeze(1) - z**2).sum(2)",
+            "0.5 * (noise**2 - logvar.unsqueeze(1) - z**2).sum(2)",
+            "q(z|x) is divided by its standard deviations",
+        ),
+        (
+            "return log_p.flatten(2).sum(2)",
+            "return log_p.flatten(2).mean(2)",
+            "the likelihood is a sum over pixels",
+        ),
+        (
+            "** 2 - self.log_std - 0.5 * math.log(2 * math.pi)",
+            "** 2 - 0.5 * math.log(2 * math.pi)",
+            "a Gaussian's density is divided by its standard deviation",
+        ),
+        (
+            "torch.stack([recon + kl_weight * kl, recon, kl])",
+            "torch.stack([recon + kl, recon, kl])",
+            "--kl-weight counts",
+        ),
+        (
+            "log_w.logsumexp(-1) - math.log(log_w.shape[-1])",
+            "log_w.mean(-1)",
+            "with k codes the bound is the log of the mean weight, not the mean of the logs",
+        ),
+        (
+            "return total - math.log(num_samples)",
+            "return total - math.log(per_pass)",
+            "the evidence is a mean over all codes, in however many passes",
+        ),
+        (
+            "chosen.byte() * 255",
+            "chosen.byte()",
+            "binarized pixels are 0 and 255, as grey ones",
+        ),
+        (
+            "torch.cat([self.shuffled(epoch), self.shuffled(epoch + 1)])",
+            "torch.cat([self.shuffled(epoch), self.shuffled(epoch)])",
+            "a batch across the end of an epoch goes on with the next one's order",
+        ),
+        (
+            "noise[share], args, loss_function",
+            "noise[: share.stop - share.start], args, loss_function",
+            "every process takes its own share of the noise",
+        ),
+        (
+            "    sum_gradients(model)\n",
+            "",
+            "the processes add up their gradients",
+        ),
+        (
+            "generator(device, args.seed, NOISE, row_number)",
+            "generator(device, args.seed, NOISE)",
+            "every row has noise of its own",
+        ),
+        (
+            "(3 ** (i + 1) - 1) / 2",
+            "3**i",
+            "stage i ends where the stages up to it add up to",
+        ),
+        (
+            "if firsts[name] & held_out else train",
+            "if firsts[name] <= held_out else train",
+            "no training picture begins with a test code point in any spelling",
+        ),
+        (
+            "/ 257).clip(0, 255)",
+            "/ 255).clip(0, 255)",
+            "16 bits are 257 times 8 bits",
+        ),
+    ],
     "algos/dynamic_programming.py": [
         (
             "masked_fill(model.terminations[states], 0.0)",
@@ -521,6 +603,68 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "noise.view(-1, 1, 1) * uniform",
             "noise.view(-1, 1, 1) * 0.5 + 0 * uniform",
             "changes point anywhere",
+        ),
+    ],
+    "algos/dyna2.py": [
+        (
+            "errors[rows, t - 1] += model.gamma * values",
+            "errors[rows, t - 1] -= model.gamma * values",
+            "what is good for the next player is bad for this one",
+        ),
+        (
+            "(steps - steps.unsqueeze(1)).clamp",
+            "(steps.unsqueeze(1) - steps).clamp",
+            "later errors count less, by one factor each step",
+        ),
+        (
+            "decay.triu().T",
+            "decay.triu()",
+            "a pair learns from what came after it, not before",
+        ),
+        (
+            "errors[rows, -1] = 0  #",
+            "pass  #",
+            "a simulated episode that is cut off has not ended there",
+        ),
+        (
+            "torch.where(truncations, 0.0, rewards - values)",
+            "rewards - values",
+            "nothing is learned of a pair that the model has never seen",
+        ),
+        (
+            "torch.sub(memory, long, out=short)",
+            "short.copy_(memory)",
+            "the short-term memory holds the correction alone",
+        ),
+        (
+            "sums / counts.clamp(min=1)",
+            "sums",
+            "a weight that games share moves by the mean",
+        ),
+        (
+            "added[x, y - 1, line] += (NEXT - OUT_OF_REACH)",
+            "added[x, y - 1, line] += 0 * (NEXT - OUT_OF_REACH)",
+            "a stone brings the cell above within reach",
+        ),
+        (
+            "torch.tensor([OUT_OF_REACH, NEXT, OTHER, OWN])[digits]",
+            "torch.tensor([OUT_OF_REACH, NEXT, OWN, OTHER])[digits]",
+            "the other player sees the stones exchanged",
+        ),
+        (
+            "model.ratios[runs, before[:, 1], actions, world.outcomes] += learning",
+            "model.ratios[runs, before[:, 1], actions, world.outcomes] += ~learning",
+            "the model is counted while learning",
+        ),
+        (
+            "* ~ended - values  # Sarsa",
+            "- values  # Sarsa",
+            "after a last step comes nothing: the next episode's value is not its own",
+        ),
+        (
+            "short[games] = corrected",
+            "short[:] = 0",
+            "the short-term memory lives as long as the game",
         ),
     ],
     "algos/sarsa.py": [

@@ -39,7 +39,17 @@ SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for pat
 every_script = pytest.mark.parametrize("script", SCRIPTS)
 
 COMMON_LINE = "# --- one run: the same in every file of this folder ---"
-LAZY = {"matplotlib", "wandb", "sklearn", "PIL", "cv2", "gradio", "mujoco", "scipy"}  # imported where they are used
+LAZY = {
+    "matplotlib",
+    "wandb",
+    "sklearn",
+    "PIL",
+    "cv2",
+    "gradio",
+    "mujoco",
+    "scipy",
+    "fontTools",
+}  # imported where they are used
 CLOCKS = re.compile(r"charts/SPS|time/.*")
 
 
@@ -60,6 +70,12 @@ class Tiny:
 
 
 TINY = {
+    "gen/vae.py": Tiny(
+        flags="--batch-size 100 --hidden 16 --latent-dim 4 --nll-samples 10 --nll-images 10 --torch-threads 1",
+        few="--epochs 0.4",
+        more="--epochs 0.8",
+        weights=("model",),
+    ),
     "algos/dynamic_programming.py": Tiny(
         flags="--env-id FrozenLake-v1 --num-runs 10",
         few="--total-sweeps 5",
@@ -102,6 +118,12 @@ TINY = {
         flags="--max-episodes 10 --eval-episodes 1",
         few="--num-runs 2",
         more="--num-runs 8",
+    ),
+    "algos/dyna2.py": Tiny(
+        flags="--num-runs 4 --simulations 1 --match-games 2",
+        few="--total-episodes 1",
+        more="--total-episodes 2",
+        weights=("weights",),
     ),
     "algos/sarsa.py": Tiny(
         flags="--num-runs 3 --max-steps 50",
@@ -473,14 +495,9 @@ def test_no_other_line_is_taken_for_one(line):
     assert neighbour_imports(line, {"dqn", "algos"}) == []
 
 
-def common_blocks(source: str) -> dict[str, str]:
-    """The functions, classes and constants under the common line, each with the comments above it: name -> text."""
-    lines = source.splitlines()
-    starts = [i for i, line in enumerate(lines) if line.startswith(COMMON_LINE)]
-    assert len(starts) == 1, f"one line must begin with {COMMON_LINE}"
-    start = starts[0]
-    end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("# --- ")), len(lines))
-    blocks, previous = {}, start + 1
+def blocks_between(source: str, start: int, end: int) -> dict[str, str]:
+    """The functions, classes and constants between two lines, each with the comments above it: name -> text."""
+    lines, blocks, previous = source.splitlines(), {}, start + 1
     for node in ast.parse(source).body:
         if start < node.lineno <= end:
             match node:
@@ -493,6 +510,22 @@ def common_blocks(source: str) -> dict[str, str]:
             blocks[name] = "\n".join(lines[previous : node.end_lineno]).strip()
             previous = node.end_lineno
     return blocks
+
+
+def shared_blocks(source: str) -> dict[str, dict[str, str]]:
+    """The parts whose line says that they are the same in other files: that line's words -> their blocks."""
+    lines, shared = source.splitlines(), {}
+    heads = [i for i, line in enumerate(lines) if line.startswith("# --- ")] + [len(lines)]
+    for start, end in itertools.pairwise(heads):
+        if ": the same in every file " in lines[start]:
+            shared[lines[start].strip("#- ")] = blocks_between(source, start, end)
+    return shared
+
+
+def common_blocks(source: str) -> dict[str, str]:
+    """What stands under the common line, which every script has exactly once: name -> text."""
+    assert sum(line.startswith(COMMON_LINE) for line in source.splitlines()) == 1, f"one line must begin: {COMMON_LINE}"
+    return shared_blocks(source)[COMMON_LINE.strip("#- ")]
 
 
 def test_common_blocks_are_found_with_their_comments_and_decorators():
@@ -509,6 +542,17 @@ def test_common_blocks_are_the_same_in_every_file_of_the_folder(script):
             theirs = common_blocks(read(other))
             for name in blocks.keys() & theirs.keys():
                 assert blocks[name] == theirs[name], f"{name} differs between {script} and {other}"
+
+
+@every_script
+def test_what_is_said_to_be_the_same_elsewhere_is(script):
+    """The parts below other such lines, wherever they stand: those of "this folder" within it."""
+    for title, blocks in shared_blocks(read(script)).items():
+        for other in SCRIPTS:
+            if "this folder" not in title or Path(other).parent == Path(script).parent:
+                theirs = shared_blocks(read(other)).get(title, {})
+                for name in blocks.keys() & theirs.keys():
+                    assert blocks[name] == theirs[name], f"{name} differs between {script} and {other}"
 
 
 @every_script
