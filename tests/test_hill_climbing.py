@@ -29,7 +29,7 @@ class Hill:
         over = np.flatnonzero(self.rng.random(len(self.returns)) < 0.6)
         for i in over:
             w = weights[i].flatten().numpy().copy()
-            self.returns[i] = -round(10 * math.dist(w, (1.5, -1.5))) + round(self.luck * self.rng.normal())
+            self.returns[i] = 50 - round(10 * math.dist(w, (1.5, -1.5))) + round(self.luck * self.rng.normal())
             self.tried[i].append((w, self.returns[i]))
         return over
 
@@ -49,7 +49,7 @@ def find(args: Args, world=None, seed: int = 0) -> Trials:
 @pytest.mark.parametrize("noise_growth", [0, 0.05])
 def test_every_trial_climbs_as_the_posts_loop_does(luck, episodes_per_update, noise_growth):
     """The best weights follow from what was tried and what it came to; what is tried lies around them."""
-    args = Args(num_runs=30, max_episodes=60, noise=0.2, noise_growth=noise_growth, solved_return=-1)
+    args = Args(num_runs=30, max_episodes=60, noise=0.2, noise_growth=noise_growth, solved_return=49)
     args.episodes_per_update = episodes_per_update
     world = Hill(30, luck)
     trials = find(args, world)
@@ -67,7 +67,7 @@ def test_every_trial_climbs_as_the_posts_loop_does(luck, episodes_per_update, no
                 distance = abs(w - best).max()
                 assert 0 < distance <= noise + 1e-5
                 furthest = max(furthest, distance / 0.2)
-            solved = max(results) >= -1
+            solved = max(results) >= 49
             if solved:
                 assert k + len(group) == len(tried) and max(results) == results[-1]  # over with that episode
             if solved or (len(group) == episodes_per_update and sum(results) > best_total):
@@ -82,7 +82,7 @@ def test_every_trial_climbs_as_the_posts_loop_does(luck, episodes_per_update, no
 
 def test_the_first_weights_are_the_start_and_noise():
     world = Hill(1000)
-    find(Args(num_runs=1000, max_episodes=1, noise=0.5, solved_return=1), world)
+    find(Args(num_runs=1000, max_episodes=1, noise=0.5, solved_return=100), world)
     first = np.array([tried[0][0] for tried in world.tried])
     assert 1 < abs(first).max() <= 1.5
     assert first.var(axis=0) == pytest.approx(1 / 3 + 0.25 / 3, abs=0.05)
