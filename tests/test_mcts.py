@@ -269,11 +269,19 @@ def chain(rewards: list[float], gamma: float) -> Table:
 
 @pytest.mark.parametrize("td_lambda", [0.0, 0.6, 1.0])
 def test_td_search_moves_its_averages_towards_the_lambda_return(td_lambda):
-    rewards, gamma, rate = [1.0, -2.0, 3.0, 5.0], 0.9, 0.3
+    gamma, rate, drawn, luck = 0.9, 0.3, [], random.Random(5)
+    world = chain([0.0] * 4, gamma)
+
+    def step(state, action):  # rewards that are never twice the same, or averages would equal their targets
+        drawn.append(luck.gauss(0, 1))
+        return state + 1, drawn[-1], state == 3
+
+    world.step = step
     args = Args(search="td", td_lambda=td_lambda, learning_rate=rate, simulations=9, gamma=gamma)
-    tree = tree_search(chain(rewards, gamma), 0, args)
+    tree = tree_search(world, 0, args)
     q, n = {}, {}
     for simulation in range(9):
+        rewards = drawn[4 * simulation : 4 * simulation + 4]
         in_tree = min(simulation + 1, 4)  # the root at first, then one state more each time
         target = sum(gamma**k * r for k, r in enumerate(rewards[in_tree:]))  # a rollout goes the same way
         for s in reversed(range(in_tree)):
