@@ -112,8 +112,8 @@ class Args:
     learning_rate: float | None = None
     """of the long-term memory: how far a step goes, all its features together; 3 in Connect Four, else 0.1"""
     search_learning_rate: float | None = None
-    """of the short-term memory, the same; 0.3 in Connect Four, else 0.1"""
-    td_lambda: float = 0.8
+    """of the short-term memory, the same; 0.2 in Connect Four, else 0.1"""
+    td_lambda: float = 0.5
     """of the short-term memory: weight of what came later beside the next value, in [0, 1]"""
     epsilon: float = 0.1
     """probability of a random action in real episodes that are learned from, in [0, 1]"""
@@ -591,7 +591,7 @@ def train(args: Args) -> dict:
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     is_game = args.env_id == "connect-four"
     args.learning_rate = args.learning_rate or (3.0 if is_game else 0.1)
-    args.search_learning_rate = args.search_learning_rate or (0.3 if is_game else 0.1)
+    args.search_learning_rate = args.search_learning_rate or (0.2 if is_game else 0.1)
     if is_game:
         world = model = ConnectFour(device)
     else:

@@ -102,7 +102,7 @@ def main():
     parser.add_argument("--games", type=int, default=128, help="of the match")
     parser.add_argument("--simulations", type=int, default=100, help="before every move")
     parser.add_argument("--episodes", type=int, nargs="+", default=[240], help="of 256 games each, to learn from")
-    parser.add_argument("--search-learning-rate", type=float, default=0.3, help="of the short-term memory")
+    parser.add_argument("--search-learning-rate", type=float, default=0.2, help="of the short-term memory")
     parser.add_argument("--exploration", type=float, default=mcts.Args.exploration, help="weight of UCT's bonus")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
