@@ -62,7 +62,12 @@ parameter_sizes='{0.005,0.02,0.05,0.2,0.5,2}'
 climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
 
 # digits as a decision of one step
-mnist='--dataset mnist --total-timesteps 200000'
+decision='--dataset mnist --total-timesteps 200000'
+
+# generative models: MNIST with the settings of PyTorch's example, and those of Burda et al. for any number of epochs
+mnist='--dataset mnist --torch-threads 1'
+burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
+burda="$burda --schedule stages --nll-images 1000"
 
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
@@ -304,10 +309,10 @@ dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --e
 
 # the lecture's rewards, without and with a baseline, and the cross-entropy; without a baseline, rewards that are ten
 # times as large get a tenth of the step size, and once the full one
-digits-reward-{0,10,minus10}-none  | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
-digits-reward-{0,10,minus10}-mean  | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
-digits-full-step-{10,minus10}      | 1   | 1 | python algos/reinforce_mnist.py $mnist --baseline none --reward-wrong={10,-10} --reward-right={11,-9} --learning-rate 0.1
-digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $mnist --cross-entropy --learning-rate 0.1
+digits-reward-{0,10,minus10}-none  | 1-2 | 1 | python algos/reinforce_mnist.py $decision --baseline none --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
+digits-reward-{0,10,minus10}-mean  | 1-2 | 1 | python algos/reinforce_mnist.py $decision --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
+digits-full-step-{10,minus10}      | 1   | 1 | python algos/reinforce_mnist.py $decision --baseline none --reward-wrong={10,-10} --reward-right={11,-9} --learning-rate 0.1
+digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $decision --cross-entropy --learning-rate 0.1
 
 [es_mnist]
 
@@ -316,4 +321,24 @@ es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backpro
 es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --population 1000 --total-timesteps 6000000 --log-every 200
 es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --learning-rate 0.003 --total-timesteps 1200000 --log-every 10
 es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --learning-rate 0.003 --total-timesteps 1200000 --log-every 10
+
+[vae]
+
+# PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
+vae-mnist-{float32,bf16}  | 1-3 | 1   | python gen/vae.py $mnist --epochs 10 {,--bf16}
+vae-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/vae.py $mnist --epochs 3 --nll-images 1 {,--bf16}
+examples-vae              | 1   | 1   | python benchmarks/peers/examples_vae.py --epochs 10
+examples-speed            | 1-3 | all | python benchmarks/peers/examples_vae.py --epochs 3
+
+# Burda et al., one stochastic layer: the whole schedule takes 3,280 epochs
+vae-iwae-k1   | 1 | 1 | python gen/vae.py $burda --epochs 40
+vae-iwae-k50  | 1 | 1 | python gen/vae.py $burda --epochs 4 --importance-samples 50
+
+# the post: convolutions, batches of 100; samples and error on unseen pictures of the autoencoder and the VAE; a plane
+vae-post         | 1 | 1 | python gen/vae.py $mnist --network conv --batch-size 100 --epochs 10
+vae-autoencoder  | 1 | 1 | python gen/vae.py $mnist --epochs 10 --kl-weight 0
+vae-plane        | 1 | 1 | python gen/vae.py $mnist --epochs 10 --latent-dim 2
+
+# the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
+vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --likelihood gaussian --noise-std 1 --kl-weight {0.1,0.3,1,3,10}
 TABLE
