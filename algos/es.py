@@ -371,21 +371,20 @@ class Group:
         n, policies = len(parameters), Policies(parameters, search.sizes, self.args.activation, self.device)
         normalize = search.normalizer.function() if self.args.normalize_obs else lambda obs: obs
         returns, lengths, seen = np.zeros(n), np.zeros(n, int), []
-        rows = np.arange(n)  # the members whose episode goes on, and some whose episode has just ended
+        rows = np.arange(n)  # the members whose episode goes on
         obs, _ = self.envs.reset(seed=int(rng.integers(2**31)), options={"num_envs": n})
         space = self.envs.single_action_space
         actions = np.zeros((self.args.group_size, *space.shape), space.dtype)
-        alive = np.ones(n, bool)
         while len(rows):
-            seen.append(obs[:n][alive])
-            actions[rows] = self.for_envs(policies(normalize(obs[rows])))
+            seen.append(obs[rows])
+            actions[rows] = self.for_envs(policies(normalize(seen[-1])))
             obs, rewards, terminations, truncations, _ = self.envs.step(actions)
-            returns += rewards[:n] * alive
-            lengths += alive
-            alive &= ~(terminations | truncations)[:n]
-            if 2 * alive.sum() < len(rows):  # seldom, for it copies their networks
-                policies.keep(alive[rows])
-                rows = rows[alive[rows]]
+            returns[rows] += rewards[rows]
+            lengths[rows] += 1
+            going_on = ~(terminations | truncations)[rows]
+            if not going_on.all():
+                policies.keep(going_on)
+                rows = rows[going_on]
         seen = np.concatenate(seen).astype(np.float64)
         return {"returns": returns, "lengths": lengths, "moments": (len(seen), seen.mean(axis=0), seen.var(axis=0))}
 

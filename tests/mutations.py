@@ -923,13 +923,13 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "there is a nonlinearity between the layers",
         ),
         (
-            "returns += rewards[:n] * alive",
+            "returns[rows] += rewards[rows]",
             "returns += rewards[:n]",
             "an environment that starts over by itself earns nothing for the member whose episode has ended",
         ),
         (
-            "rows = rows[alive[rows]]",
-            "rows = rows[: alive.sum()]",
+            "rows = rows[going_on]",
+            "rows = rows[: going_on.sum()]",
             "the members that go on keep their own environments",
         ),
         (

@@ -62,7 +62,7 @@ def theirs(flags: argparse.Namespace) -> dict[str, float]:
 
 
 def ours(flags: argparse.Namespace) -> dict[str, float]:
-    args = Args(env_id=flags.env_id, seed=flags.seed, population=flags.population, group_size=flags.population)
+    args = Args(env_id=flags.env_id, seed=flags.seed, population=flags.population, group_size=flags.population // 2)
     args.num_actors, args.learning_rate = 1, args.learning_rate if flags.learn else 1e-9
     search = Search(args, check_spaces(args))
     actors, counts = Actors(args, search), [0, 0]
@@ -86,7 +86,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
     parser.add_argument("--population", type=int, default=64)
-    parser.add_argument("--generations", type=int, default=60)
+    parser.add_argument("--generations", type=int, default=30)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--learn", action=argparse.BooleanOptionalAction, default=True)
     flags = parser.parse_args()
