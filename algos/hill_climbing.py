@@ -359,15 +359,14 @@ def draw_histogram(path: Path, trials: Trials, title: str):
     from matplotlib.figure import Figure
 
     episodes, limit = trials.episodes[trials.solved], trials.returns.shape[1]
-    edges = np.unique(np.geomspace(1, limit + 1, 40).round()) - 0.5
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-    axes.hist(episodes, bins=edges, label=f"solved: {len(episodes)}")
-    axes.bar(1.5 * limit, len(trials.solved) - len(episodes), width=0.5 * limit, color="tab:red", label="not solved")
-    if len(episodes):
-        for name, x, linestyle in (("mean", episodes.mean(), "--"), ("median", np.median(episodes), ":")):
-            axes.axvline(x, color="black", linestyle=linestyle, label=f"{name}: {x:.1f}")
-    axes.set(xscale="log", xlabel="episodes", ylabel="trials", title=title)
-    axes.legend()
+    axes = Figure(figsize=(7, 4), layout="constrained").subplots()
+    low, high = 1, 1
+    while low <= limit:  # a bar for 1, 2, 3 to 4, 5 to 8, and so on
+        count = ((low <= episodes) & (episodes <= high)).sum()
+        axes.bar(f"{low}\nto {high}" if low < high else f"{low}", count, color="tab:blue")
+        low, high = high + 1, 2 * high
+    axes.bar("not\nsolved", len(trials.solved) - len(episodes), color="tab:red")
+    axes.set(xlabel="episodes until solved", ylabel="trials", title=title)
     axes.figure.savefig(path, dpi=120)
 
 

@@ -91,17 +91,18 @@ def methods_figure(runs: dict[str, Result], path: Path):
     shares.set(xscale="log", xlim=(1, LIMIT), ylim=(0, 1.02), xlabel="episodes", ylabel="share of the trials solved")
     shares.set_title("CartPole-v0: episodes until the first that stands for 200 steps")
     shares.legend(frameon=False, fontsize=8, ncols=2)
-    edges = np.unique(np.geomspace(1, LIMIT + 1, 24).round()) - 0.5
+    edges = np.append(0, 2.0 ** np.arange(11)) + 0.5  # 1, 2, 3 to 4, 5 to 8, ..., 513 to 1,024
+    labels = ["1", "2", *(f"{2**k}" for k in range(2, 11)), "not\nsolved"]
     for k, name in enumerate(HISTOGRAMS):
         axes = figure.add_subplot(grid[1 + k // 3, k % 3])
         label, trials, color, _ = METHODS[name]
-        axes.set(xscale="log", title=label, xlabel="episodes", ylabel="share of the trials", ylim=(0, 0.65))
+        axes.set(title=label, xlabel="episodes, up to", ylabel="share of the trials", ylim=(0, 0.62))
+        axes.tick_params(labelsize=7)
         if name in runs:
             episodes = solved_after(runs[name], trials)
             episodes = episodes[episodes <= LIMIT]
-            axes.hist(episodes, bins=edges, weights=np.full(len(episodes), 1 / trials), color=color)
-            axes.bar(1.8 * LIMIT, 1 - len(episodes) / trials, width=LIMIT, color=GREY)
-            axes.text(1.8 * LIMIT, 1.01 - len(episodes) / trials, "not\nsolved", ha="center", fontsize=7, color=GREY)
+            axes.bar(labels[:-1], np.histogram(episodes, edges)[0] / trials, color=color)
+            axes.bar(labels[-1], 1 - len(episodes) / trials, color=GREY)
     save(figure, path)
 
 
