@@ -126,20 +126,20 @@ random-v1          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20 
 
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
 hill-plain         | 1 | 1 | python algos/hill_climbing.py --max-episodes 2000 --eval-episodes 20
-hill-growth-{0.003,0.01,0.03,0.1} | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth {0.003,0.01,0.03,0.1}
-hill-episodes-{3,10} | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update {3,10}
-hill-noise-{0.03,0.3,1,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,1,3}
+hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth {0.01,0.1}
+hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update 5
+hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,3}
 
 # beside them, the post's policy gradient
-hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 200 --max-episodes 1000 --eval-episodes 20
+hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100 --max-episodes 1000 --eval-episodes 20
 
 # the return over one weight, where a trial is stuck
 hill-plateau       | 1 | 1 | python benchmarks/plateau.py
 
 # the same pole with observations that mean nothing beside its four
-hill-wide-{random,hill,growth,gradient}-16  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 16 --method {random,hill,growth,gradient}
-hill-wide-{random,hill,growth,gradient}-64  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 64 --method {random,hill,growth,gradient}
-hill-wide-{random,hill,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 256 --method {random,hill,growth,gradient}
+hill-wide-{random,growth,gradient}-16  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 16 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-64  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 64 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 256 --method {random,growth,gradient}
 
 [reinforce]
 
