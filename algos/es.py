@@ -29,19 +29,22 @@ Expect CartPole-v1's 500 after 60,000 to 130,000 steps, within seconds on a CPU 
 
 Papers
     Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864):
-    algorithms 1 and 2, section 2.1, table 3; and its code, openai/evolution-strategies-starter.
-    Grosse & Ba, "Reinforcement learning" (CSC 421/2516, lecture 21): the same algorithm beside REINFORCE.
+    algorithm 1, table 3; and its code, openai/evolution-strategies-starter, here called the paper's.
+    Jimmy Ba, "Generative models & reinforcement learning" (CSC413/2516, lecture 10): the same algorithm, explained.
 
-Algorithm 1 alone is --no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs.
+Algorithm 1 alone is --no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs. Its returns are
+no ranks, so its step size is another: --learning-rate 0.00002 on CartPole.
 
 Differences from the paper
-    1. The paper's virtual batch normalization is for pixels; here, as in its code for MuJoCo, observations are
-       normalized by running moments and clipped at 5 standard deviations. The moments are of all members' steps.
+    1. Observations are normalized by running moments and clipped at 5 standard deviations, as in the paper's code for
+       MuJoCo; the moments are of all episodes, not of one in a hundred. There is no virtual batch normalization.
     2. Actions are what the network says, clipped to the space; the paper's ten bins a dimension for Swimmer and Hopper,
        and the action noise of its code, are left out.
     3. Members with equal returns share a rank, so that noise is not followed where nothing can be told apart.
     4. Weight decay is taken off the parameters and does not go through Adam; the paper's code adds it to the gradient.
-    5. An update plays one episode per member; the paper's code goes on until 10,000 episodes and 100,000 steps.
+    5. An update plays one episode per member; the paper's code goes on until 10,000 episodes and 100,000 steps on
+       Humanoid. The population of 32 is for budgets of hundreds or thousands of episodes.
+    6. The noise is drawn again from its seed; the paper's code looks it up in a table that every process holds.
 """
 
 import csv
