@@ -317,10 +317,10 @@ digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $
 [es_mnist]
 
 # the linear network that underflows: by backpropagation, and by evolution strategies with three kinds of noise
-es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backprop --population 100 --total-timesteps 600000 --log-every 300
-es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --population 1000 --total-timesteps 6000000 --log-every 200
-es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --learning-rate 0.003 --total-timesteps 1200000 --log-every 10
-es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --learning-rate 0.003 --total-timesteps 1200000 --log-every 10
+es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backprop --population 100 --weight-decay 0 --total-timesteps 600000 --log-every 300
+es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0007 --total-timesteps 6000000 --log-every 200
+es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --total-timesteps 1200000 --log-every 10
+es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --total-timesteps 1200000 --log-every 10
 
 [vae]
 

@@ -107,6 +107,8 @@ class Args:
     """standard deviation of a weight's perturbation"""
     learning_rate: float = 0.001
     """Adam's first step size; it falls to 0 in a straight line"""
+    weight_decay: float = 0.3
+    """share of every parameter that an update takes off, in step sizes: noise must not add up in what has no say"""
     backprop: bool = False
     """for comparison: the gradient of the network as it is written down, linear"""
     log_every: int = 20
@@ -126,6 +128,8 @@ class Args:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive")
         if self.noise == "projected" and self.images != 1:
             raise UsageError("--noise projected is what one image sees: give --images 1, or another --noise")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError("--weight-decay must not be negative")
         if self.seed < 0:
             raise UsageError("--seed must not be negative")
 
@@ -512,7 +516,7 @@ def learn(args: Args, checkpoint: dict | None, data: tuple[torch.Tensor, ...], d
     flush = not keeps_no_denormals(device)
     parameters = initial_parameters(torch.Generator().manual_seed(stream(args.seed, NETWORK)))
     parameters = [p.to(device).requires_grad_(args.backprop) for p in parameters]
-    optimizer = torch.optim.Adam(parameters, lr=args.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     generator = torch.Generator(device).manual_seed(stream(args.seed, NOISE))
     update, global_step, elapsed = 0, 0, 0.0
     per_update = args.population * (1 if args.backprop else args.images)

@@ -354,6 +354,7 @@ def test_values_that_are_no_numbers_stop_the_run(tmp_path):
         ({"images": 2}, "--noise projected"),
         ({"sigma": 0.0}, "--sigma"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"weight_decay": -0.1}, "--weight-decay"),
         ({"seed": -1}, "--seed"),
         ({"total_timesteps": 0}, "--total-timesteps"),
         ({"resume": Path("nowhere")}, "no run to load"),
