@@ -74,7 +74,7 @@ def table3(results: Results, published: list[dict], folder: Path) -> list[str]:
         axes.plot(steps * 1e-6, bar, "*", color=VERMILLION, markersize=12, label="Salimans et al. 2017")
         axes.axhline(bar, color=VERMILLION, linestyle=":", linewidth=1)
         axes.set(title=f"{env}-v5", xlabel="million steps", ylabel="return, 10 episodes")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8, loc="center right")
         if not seeds:
             not_run(axes)
             continue
@@ -175,7 +175,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         thumbnail(results, folder / "thumbnail.png")
         middle = sorted_median([steps_of(seed) for seed in cheetah])
         if math.isfinite(middle):
-            blocks["es-number"] = f"2,386 on HalfCheetah-v5 after {middle / 1e6:.2f} M steps (paper: 2.88 M)"
+            blocks["es-number"] = f"HalfCheetah-v5 at 2,386 after {middle / 1e6:.2f} M steps (paper: 2.88 M)"
     steps = variants(results, folder)
     text += ["## One addition at a time", *steps] if steps else []
     text += speed(results)
