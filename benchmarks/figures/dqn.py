@@ -8,14 +8,18 @@ from matplotlib.figure import Figure
 from benchmarks.plot import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     PUBLISHED,
     VERMILLION,
+    Result,
     Results,
     curves,
     machines,
+    median,
     not_run,
     number,
+    ratios,
     read_rows,
     save,
     spread,
@@ -42,9 +46,11 @@ def curves_figure(results: Results, published: list[dict], path: Path):
     for axes, row in zip(figure.subplots(1, 2), published, strict=True):
         seeds = results[f"dqn-{row['environment'].split('-')[0].lower()}"]
         curves(axes, seeds, "global_step", RETURN, BLUE, "ours", scale=1e-6)
+        if row["environment"] == "CartPole-v1":
+            curves(axes, results["cleanrl-cartpole"], "global_step", RETURN, GREY, "CleanRL, run here", scale=1e-6)
         if not seeds:
             not_run(axes)
-        axes.axhline(float(row["return"]), color=VERMILLION, linestyle="--", label="CleanRL at the end")
+        axes.axhline(float(row["return"]), color=VERMILLION, linestyle="--", label="CleanRL, published")
         axes.set(title=row["environment"], xlabel="million steps", ylabel="return, last 100 episodes")
         axes.legend(frameon=False, fontsize=8)
     save(figure, path)
@@ -62,6 +68,18 @@ def tricks_figure(results: Results, path: Path):
     largest.set(title="CartPole-v1", xlabel="million steps", ylabel="largest |Q|", yscale="log")
     largest.legend(frameon=False, fontsize=8)
     save(figure, path)
+
+
+def cpu(result: Result) -> float:
+    return result.summary["cpu_seconds"]
+
+
+def speed_table(results: Results) -> str:
+    """CPU seconds of 500,000 steps beside CleanRL's, imports and the last evaluation included."""
+    ours, theirs = results["dqn-cartpole"], results["cleanrl-cartpole"]
+    rows = [[label, str(len(seeds)), median(map(cpu, seeds))] for label, seeds in (("ours", ours), ("CleanRL", theirs))]
+    rows.append(["quotient", str(len(ratios(ours, theirs, cpu))), median(ratios(ours, theirs, cpu))])
+    return table(["CartPole-v1, 500,000 steps, one core", "seeds", "CPU seconds, median (range)"], rows)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
@@ -89,6 +107,12 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         tricks_figure(results, folder / "tricks.png")
         header = ["CartPole-v1", "seeds", "training, last 100 episodes", "greedy, 100 episodes", "largest |Q| ever"]
         text += ["## The two tricks", table(header, tricks)]
+    if results["cleanrl-cartpole"]:
+        text += [
+            "## Time",
+            speed_table(results),
+            "Ours includes a hundred greedy episodes at the end, CleanRL's does not.",
+        ]
     used = [seed for name in results.all for seed in results[name]]
     (folder / "dqn.md").write_text("\n\n".join([*text, f"Measured on: {machines(used)}."]) + "\n")
     return blocks

@@ -28,6 +28,7 @@ COLUMNS = ["global_step", "charts/episodic_return", "charts/mean_return", "chart
 COLUMNS += [f"random/{outcome}_{order}" for order in ORDERS for outcome in ("won", "drawn", "lost")]
 COLUMNS += [f"perfect/{outcome}_{order}" for order in ORDERS for outcome in ("won", "drawn", "lost")]
 COLUMNS += [f"perfect_play/won_{order}" for order in ORDERS]
+COLUMNS += ["maze/right", "maze/right_by_chance"]
 SEARCHES = {
     "simple": ("simple Monte-Carlo search", GREY),
     "post": ("the post's rule: greedy on the averages", ORANGE),
@@ -44,13 +45,14 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
 
 
 def searches_figure(results: Results, path: Path):
-    """Tic-tac-toe against random and perfect play, exactly; Connect Four against UCT. Over simulations per move."""
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
-    random_play, perfect_play, connect = figure.subplots(1, 3)
-    empty = {random_play: True, perfect_play: True, connect: True}
+    """Tic-tac-toe against random and perfect play, the maze, Connect Four against UCT: over simulations per move."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (random_play, perfect_play), (cells, connect) = figure.subplots(2, 2)
+    empty = {random_play: True, perfect_play: True, cells: True, connect: True}
     for name, (label, color) in SEARCHES.items():
-        seeds = results[f"mcts-tictactoe-{name}"]
-        for axes, column in ((random_play, "random/won_second"), (perfect_play, "perfect/lost_second")):
+        panels = [(random_play, "tictactoe", "random/won_second"), (perfect_play, "tictactoe", "perfect/lost_second")]
+        for axes, task, column in [*panels, (cells, "maze", "maze/right")]:
+            seeds = results[f"mcts-{task}-{name}"]
             for seed in seeds:
                 axes.plot(seed["global_step"], 100 * seed[column], "o-", color=color, markersize=3, linewidth=0.6)
             if seeds:
@@ -70,9 +72,13 @@ def searches_figure(results: Results, path: Path):
             100 * bar[0], color=VERMILLION, linestyle="--", linewidth=1, label="perfect play, ties random"
         )
         random_play.axhline(100 * MOST["second"], color=VERMILLION, linestyle=":", linewidth=1, label="its best case")
+    for seed in results["mcts-maze-uct"][:1]:
+        cells.axhline(100 * seed["maze/right_by_chance"][0], color=GREY, linestyle=":", linewidth=1, label="by chance")
+        cells.legend(frameon=False, fontsize=8, handles=cells.lines[-1:])
     connect.axhline(50, color=GREY, linewidth=0.8)
     random_play.set(title="Tic-tac-toe, moving second, against random", ylabel="won (%), over all lines of play")
     perfect_play.set(title="Tic-tac-toe, moving second, against perfect", ylabel="lost (%), over all lines of play")
+    cells.set(title="Dyna maze, one player", ylabel="a step nearer to the goal (%), over 46 cells")
     connect.set(title="Connect Four against UCT at equal simulations", ylabel="score (%), 200 games")
     for axes, is_empty in empty.items():
         axes.set(xscale="log", xlabel="simulations per move")
@@ -83,7 +89,7 @@ def searches_figure(results: Results, path: Path):
     connect.set_xticks(CONNECT, [str(count) for count in CONNECT])  # the points stand beside each other around them
     connect.set_xlim(CONNECT[0] / 1.5, CONNECT[-1] * 1.5)
     if not empty[random_play]:
-        figure.legend(*random_play.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(*random_play.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)
 
 
@@ -158,7 +164,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     notes = (
         "Tic-tac-toe is judged over all lines of play, each reply weighed as the opponent would choose it; ± is over "
         "seeds. `most lost` is the largest share lost to a random or a perfect opponent in either order: 0.00 means "
-        "that no line of play loses. Connect Four in the figure: 200 games each, bars are standard errors."
+        "that no line of play loses. Connect Four in the figure: 200 games each, bars are standard errors. The maze: "
+        "one decision in each of the 46 cells; right is one that leads a step nearer to the goal."
     )
     parts = ["# Monte-Carlo tree search", tictactoe_table(results), speed_table(results), match, notes]
     parts.append(

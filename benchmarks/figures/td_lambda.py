@@ -131,20 +131,20 @@ def n_step_panel(axes, results: Results, published: list[dict]):
 
 def n_step_figure(results: Results, published: list[dict], path: Path):
     """Figure 7.2."""
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
     n_step_panel(axes, results, published)
-    axes.plot([], [], "x", color=GREY, label="published, best step size")
+    axes.plot([], [], "x", color=GREY, label="published,\nbest step size")
     axes.set(title="n-step TD, 19-state walk (Figure 7.2)", xlabel="step size")
     axes.set_ylabel("RMS error, average over states and first 10 episodes")
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+    figure.legend(frameon=False, fontsize=9, loc="outside right center")
     axes.grid(alpha=0.25)
     save(figure, path)
 
 
 def lambda_figure(results: Results, published: list[dict], path: Path):
     """Figures 12.3, 12.6 and 12.8."""
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    figure = Figure(figsize=(14, 4.9), layout="constrained")
     for axes, (method, (number, label)) in zip(figure.subplots(1, 3, sharey=True), METHODS.items(), strict=True):
         for setting, color in zip(LAMBDAS, COLORS, strict=True):
             found = results[f"td-{method}-{setting}"]
@@ -158,7 +158,7 @@ def lambda_figure(results: Results, published: list[dict], path: Path):
         axes.grid(alpha=0.25)
         if number == "12.3":
             axes.set_ylabel("RMS error, average over states and first 10 episodes")
-            axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+            figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=9)
     save(figure, path)
 
 
