@@ -23,7 +23,9 @@ gradient needs no model of the game: it is the mean of return times score, the g
 was done. Two things make it less noisy without moving its mean: actions answer only for the rewards that come after
 them (--credit reward-to-go), and returns are compared with what was to be expected (--baseline).
 
-Expect CartPole-v1 at 475 or better, mean of 100 training episodes, after about 300 episodes or 80,000 steps.
+Expect CartPole-v1 at 475, mean of the last 100 training episodes, after 67,000 to 88,000 steps or 270 to 350 episodes
+(5 seeds), in seconds on a CPU core. In the gridworld, where two cells look alike, it learns to toss a coin there, and
+gets 0.75 where the best deterministic policy gets 0.54 and a coin at its best 0.77.
 
 Papers
     Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
@@ -347,47 +349,52 @@ def freeze(policy: nn.Module) -> FrozenPolicy:
     return FrozenPolicy(layers, policy.log_std.exp().numpy(force=True) if isinstance(policy, GaussianPolicy) else None)
 
 
-def make_envs(env_id: str, num_envs: int) -> gym.vector.VectorEnv:
+class Envs:
     """Environments that are stepped together: all at once where Gymnasium has such a version, else one by one.
 
     All of them reset themselves in the step after an end (next-step autoreset): that step is no transition.
     """
-    if env_id == GRIDWORLD:
-        return AliasedGridworld(num_envs)
-    if gym.spec(env_id).vector_entry_point:  # CartPole
-        return gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point")
-    return gym.vector.SyncVectorEnv([partial(make_env, env_id)] * num_envs)
 
+    def __init__(self, env_id: str, num_envs: int):
+        self.num_envs = num_envs
+        if env_id == GRIDWORLD:
+            self.envs = AliasedGridworld(num_envs)
+        elif gym.spec(env_id).vector_entry_point:  # CartPole
+            self.envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point")
+        else:
+            self.envs = gym.vector.SyncVectorEnv([partial(make_env, env_id)] * num_envs)
+        self.action_space = self.envs.single_action_space
 
-def reset(envs: gym.vector.VectorEnv, rng: np.random.Generator) -> np.ndarray:
-    """Begin new episodes: the first observations [n, obs]."""
-    seeds = rng.integers(2**31, size=envs.num_envs).tolist()
-    return envs.reset(seed=seeds if isinstance(envs, gym.vector.SyncVectorEnv) else seeds[0])[0].astype(np.float32)
+    def reset(self, rng: np.random.Generator):
+        """Begin new episodes everywhere."""
+        seeds = rng.integers(2**31, size=self.num_envs).tolist()
+        many = isinstance(self.envs, gym.vector.SyncVectorEnv)
+        self.obs = self.envs.reset(seed=seeds if many else seeds[0])[0].astype(np.float32)
 
+    def for_envs(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [n, actions] as the environments take them: clipped to the space, or whole numbers [n]."""
+        if isinstance(self.action_space, Discrete):
+            return actions[:, 0] + self.action_space.start
+        return np.clip(actions, self.action_space.low, self.action_space.high)
 
-def for_envs(space: gym.Space, actions: np.ndarray) -> np.ndarray:
-    """Actions [n, actions] as the environments take them: clipped to the space, or whole numbers [n]."""
-    if isinstance(space, Discrete):
-        return actions[:, 0] + space.start
-    return np.clip(actions, space.low, space.high)
+    def gather(self, policy: FrozenPolicy, rng: np.random.Generator, explore: bool = True) -> dict:
+        """An episode of each of the n environments: arrays [time, n, ...], as long as the longest one.
 
-
-def gather(envs: gym.vector.VectorEnv, policy: FrozenPolicy, rng: np.random.Generator, explore: bool = True) -> dict:
-    """An episode of each of the n environments: arrays [time, n, ...], as long as the longest one.
-
-    `alive` marks what belongs to it: an environment that has ended goes on by itself, and that does not count.
-    """
-    obs, alive = reset(envs, rng), np.ones(envs.num_envs, bool)
-    lists = {name: [] for name in ("obs", "actions", "rewards", "alive")}
-    while alive.any():
-        actions = policy.act(obs, policy.noise(rng, (len(obs),)) if explore else 0)
-        next_obs, rewards, terminations, truncations, _ = envs.step(for_envs(envs.single_action_space, actions))
-        for name, x in zip(lists, (obs, actions, rewards * alive, alive), strict=True):
-            lists[name].append(x)
-        obs, alive = next_obs.astype(np.float32), alive & ~(terminations | truncations)
-    arrays = {name: np.stack(x).astype(bool if name == "alive" else np.float32) for name, x in lists.items()}
-    count = np.arange(len(arrays["alive"]), dtype=np.float32)[:, None]  # steps since the start
-    return arrays | {"steps": np.broadcast_to(count, arrays["alive"].shape).copy()}
+        `alive` marks what belongs to it: an environment that has ended goes on by itself, and that does not count.
+        """
+        names = ("obs", "actions", "rewards", "alive")
+        lists = {name: [] for name in names}
+        alive = np.ones(self.num_envs, bool)
+        self.reset(rng)
+        while alive.any():
+            actions = policy.act(self.obs, policy.noise(rng, (self.num_envs,)) if explore else 0)
+            obs, rewards, terminations, truncations, _ = self.envs.step(self.for_envs(actions))
+            for name, x in zip(names, (self.obs, actions, rewards * alive, alive), strict=True):
+                lists[name].append(x)
+            self.obs, alive = obs.astype(np.float32), alive & ~(terminations | truncations)
+        arrays = {name: np.stack(x).astype(bool if name == "alive" else np.float32) for name, x in lists.items()}
+        count = np.arange(len(arrays["alive"]), dtype=np.float32)[:, None]  # steps since the start
+        return arrays | {"steps": np.broadcast_to(count, arrays["alive"].shape).copy()}
 
 
 # --- the post's gridworld --------------------------------------------------------------------
@@ -644,12 +651,13 @@ def make_networks(args: Args, obs_dim: int, action_space: gym.Space, device: tor
     return policy, NetworkValue([obs_dim + 1, *args.value_units, 1], args.value_learning_rate, generator, device)
 
 
-def score(envs: gym.vector.VectorEnv, policy: FrozenPolicy, args: Args, num_episodes: int = 100) -> tuple[float, float]:
-    """Mean and standard deviation of the return of the most likely actions, over as many new episodes or a few more."""
-    rng, returns = stream(args.seed, EVALUATION), []
-    while len(returns) < num_episodes:
-        returns += gather(envs, policy, rng, explore=False)["rewards"].sum(axis=0, dtype=np.float64).tolist()
-    return float(np.mean(returns)), float(np.std(returns))
+def score(policy: FrozenPolicy, args: Args, num_episodes: int = 100) -> tuple[float, float]:
+    """Mean and standard deviation of the return of the most likely actions, over new episodes."""
+    envs = Envs(args.env_id, num_episodes)
+    arrays = envs.gather(policy, stream(args.seed, EVALUATION), explore=False)
+    envs.envs.close()
+    returns = arrays["rewards"].sum(axis=0, dtype=np.float64)
+    return float(returns.mean()), float(returns.std())
 
 
 def train(args: Args) -> dict:
@@ -660,15 +668,15 @@ def train(args: Args) -> dict:
     args, checkpoint = load_run(args.resume, "--resume", Args) if args.resume else (replace(args), None)
     obs_dim, action_space = check_spaces(args)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    envs = make_envs(args.env_id, args.num_envs)
+    envs = Envs(args.env_id, args.num_envs)
     try:
         with torch_settings(args):
             return learn(args, checkpoint, envs, *make_networks(args, obs_dim, action_space, device), device)
     finally:
-        envs.close()
+        envs.envs.close()
 
 
-def learn(args: Args, checkpoint: dict | None, envs, policy, value, device: torch.device) -> dict:
+def learn(args: Args, checkpoint: dict | None, envs: Envs, policy, value, device: torch.device) -> dict:
     """The loop: gather, estimate, update, log."""
     optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, fused=True)
     update, global_step, episodes, elapsed = 0, 0, 0, 0.0
@@ -700,7 +708,7 @@ def learn(args: Args, checkpoint: dict | None, envs, policy, value, device: torc
             run.save(state())
         while global_step < args.total_timesteps:
             start = time.perf_counter()
-            arrays = gather(envs, freeze(policy), stream(args.seed, EPISODES, update))
+            arrays = envs.gather(freeze(policy), stream(args.seed, EPISODES, update))
             batch = {name: torch.as_tensor(x, device=device) for name, x in arrays.items()}
             losses = update_networks(policy, optimizer, value, estimate_advantages(batch, value, args), args)
             losses = {name: float(x) for name, x in losses.items()}
@@ -733,7 +741,7 @@ def learn(args: Args, checkpoint: dict | None, envs, policy, value, device: torc
                 row["eval/east_where_alike"] = float(probs[1, 1])
             finished = global_step >= args.total_timesteps
             if finished:
-                row["eval/episodic_return"], std = score(envs, freeze(policy), args)
+                row["eval/episodic_return"], std = score(freeze(policy), args)
             run.log(row)
             if finished or update % args.checkpoint_every == 0:
                 run.save(state())
@@ -745,8 +753,8 @@ def learn(args: Args, checkpoint: dict | None, envs, policy, value, device: torc
             draw_gridworld(probs, args.gamma, run.dir / "gridworld.png")
             run.picture(run.dir / "gridworld.png")
         if args.capture_video:
-            player, space = freeze(policy), envs.single_action_space
-            record_episode(args.env_id, lambda obs: for_envs(space, player.act(obs[None], 0))[0], run, args.seed)
+            player = freeze(policy)
+            record_episode(args.env_id, lambda obs: envs.for_envs(player.act(obs[None], 0))[0], run, args.seed)
         result = f"return {row['eval/episodic_return']:.1f} +- {std:.1f} (most likely actions, 100 episodes)"
         if args.env_id == GRIDWORLD:
             best = gridworld_values(best_deterministic(args.gamma), args.gamma).mean()
@@ -763,9 +771,7 @@ def evaluate(folder: Path) -> tuple[float, float]:
         policy.load_state_dict(checkpoint["policy"])
     except (KeyError, RuntimeError) as error:
         raise UsageError(f"--evaluate {folder}: the checkpoint does not fit {args.env_id} ({error})") from None
-    envs = make_envs(args.env_id, args.num_envs)
-    mean, std = score(envs, freeze(policy), args)
-    envs.close()
+    mean, std = score(freeze(policy), args)
     print(
         f"return {mean:.2f} +- {std:.2f} (most likely actions, 100 episodes) after {checkpoint['global_step']:,} steps"
     )

@@ -38,8 +38,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "q(z|x) is divided by its standard deviations",
         ),
         (
-            "return log_p.flatten(2).sum(2)",
-            "return log_p.flatten(2).mean(2)",
+            'reduction="none").flatten(2).sum(2)',
+            'reduction="none").flatten(2).mean(2)',
             "the likelihood is a sum over pixels",
         ),
         (
@@ -331,8 +331,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "what follows an episode's end is not learned from",
         ),
         (
-            "(obs, actions, rewards * alive, alive)",
-            "(obs, actions, rewards, alive)",
+            "(self.obs, actions, rewards * alive, alive)",
+            "(self.obs, actions, rewards, alive)",
             "what an environment earns after the end of the episode does not count",
         ),
         (
@@ -346,7 +346,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the step in which the gridworld starts over is no transition",
         ),
         (
-            "actions[:, 0] + space.start",
+            "actions[:, 0] + self.action_space.start",
             "actions[:, 0]",
             "discrete actions need not begin at 0",
         ),

@@ -21,18 +21,16 @@ from algos.reinforce import (
     AliasedGridworld,
     Args,
     CategoricalPolicy,
+    Envs,
     GaussianPolicy,
     NetworkValue,
     UsageError,
     best_deterministic,
     estimate_advantages,
     evaluate,
-    for_envs,
     freeze,
-    gather,
     gridworld_probs,
     gridworld_values,
-    make_envs,
     mean_of_others,
     policy_gradient_loss,
     rewards_to_go,
@@ -313,10 +311,10 @@ gym.register("Ladder-v0", entry_point=Ladder, max_episode_steps=6)
 
 
 def test_gather_takes_one_whole_episode_of_each_environment_and_no_more():
-    envs = make_envs("Ladder-v0", 5)
+    envs = Envs("Ladder-v0", 5)
     policy = freeze(CategoricalPolicy([2, 3], generator()))
     for batch_number in (1, 2):
-        batch = gather(envs, policy, np.random.default_rng(batch_number))
+        batch = envs.gather(policy, np.random.default_rng(batch_number))
         length = batch["alive"].sum(axis=0)
         assert len(batch["alive"]) == length.max() and len(set(length.tolist())) > 1
         for i in range(5):
@@ -328,13 +326,13 @@ def test_gather_takes_one_whole_episode_of_each_environment_and_no_more():
             assert (actions[:-1] != 1).all() and (actions[-1] == 1 or length[i] == 6)
             assert (batch["rewards"][alive, i] == 10 * np.arange(length[i]) + actions + 5).all()
             assert (batch["rewards"][~alive, i] == 0).all()
-    envs.close()
+    envs.envs.close()
 
 
 def test_gather_on_cartpoles_own_vector_is_cartpole():
-    envs, env = make_envs("CartPole-v1", 3), gym.make("CartPole-v1")
-    assert not isinstance(envs, gym.vector.SyncVectorEnv)
-    batch = gather(envs, freeze(CategoricalPolicy([4, 2], generator())), np.random.default_rng(0))
+    envs, env = Envs("CartPole-v1", 3), gym.make("CartPole-v1")
+    assert not isinstance(envs.envs, gym.vector.SyncVectorEnv)
+    batch = envs.gather(freeze(CategoricalPolicy([4, 2], generator())), np.random.default_rng(0))
     for i in range(3):
         alive = batch["alive"][:, i]
         env.reset(seed=0)
@@ -347,8 +345,11 @@ def test_gather_on_cartpoles_own_vector_is_cartpole():
 
 
 def test_continuous_actions_are_clipped_for_the_environment_only():
-    space = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([0.5, 2], np.float32))
-    assert for_envs(space, np.array([[-3.0, 1.0], [0.7, -1.0]])).tolist() == [[-1.0, 1.0], [0.5, 0.0]]
+    envs = Envs("InvertedPendulum-v5", 2)
+    assert envs.for_envs(np.array([[-30.0], [0.7]], np.float32)).ravel().tolist() == pytest.approx([-3, 0.7])
+    batch = envs.gather(freeze(GaussianPolicy([4, 1], 3.0, generator())), np.random.default_rng(0))
+    assert abs(batch["actions"]).max() > 10 and batch["actions"].dtype == np.float32
+    envs.envs.close()
 
 
 # --- the gridworld ---------------------------------------------------------------------------
@@ -423,9 +424,9 @@ def test_sampled_gradients_lie_around_the_exact_one_in_every_combination():
     policy, value = CategoricalPolicy([4, 4], generator()), NetworkValue([5, 8, 1], 0.1, generator(2), CPU)
     with torch.no_grad():
         policy.net[0].weight += torch.randn(4, 4, generator=generator(1)) * 0.5
-    envs, found = AliasedGridworld(32), {}
+    envs, found = Envs(GRIDWORLD, 32), {}
     for number in range(60):
-        arrays = gather(envs, freeze(policy), np.random.default_rng(number))
+        arrays = envs.gather(freeze(policy), np.random.default_rng(number))
         for credit, baseline in COMBINATIONS:
             args = Args(credit=credit, baseline=baseline, gamma=0.9, num_envs=32)
             batch = estimate_advantages({name: torch.from_numpy(x) for name, x in arrays.items()}, value, args)
@@ -485,13 +486,13 @@ def test_it_learns_continuous_actions(tmp_path):
 
 
 def test_a_row_counts_steps_and_episodes_of_the_batch(tmp_path, monkeypatch):
-    seen, shipped = [], reinforce.gather
+    seen, shipped = [], Envs.gather
 
     def spy(*args, **kwargs):
         seen.append(shipped(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr(reinforce, "gather", spy)
+    monkeypatch.setattr(Envs, "gather", spy)
     train(Args(**SMALL, run_dir=tmp_path / "run"))
     steps = count = 0
     running = 10.0
