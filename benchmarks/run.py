@@ -74,7 +74,8 @@ class Run:
 
     @property
     def script(self) -> Path | None:
-        return next((Path(word) for word in self.entry.command if word.endswith(".py")), None)
+        """The script that is measured: the last one, where another runs it."""
+        return next((Path(word) for word in reversed(self.entry.command) if word.endswith(".py")), None)
 
     @property
     def peer(self) -> str | None:
