@@ -21,7 +21,9 @@ one episode tells. So guess: draw them from [-1, 1] again and again, and stop at
 end of the episode. Nothing is learned from a failure, so the guesses needed follow a geometric distribution. Many
 independent trials run in lockstep, each with an environment of its own.
 
-EXPECT
+Expect 13.65 ± 0.41 episodes in the mean of 1,000 trials (mean and standard error of seed 1; seeds 2 and 3: 13.82 and
+12.97), half of them solved by the tenth, in 1.0 to 1.3 s of a CPU core; with --max-episode-steps 500, 32.1 ± 1.0. The
+weights found then stand for 176 of 200 steps in new episodes: one good episode is no proof.
 
 Papers
     Kevin Frans 2016, on simple ways to learn CartPole (the post): 13.53 episodes in the mean of 1,000 trials on

@@ -32,9 +32,9 @@ def pooled(seeds: list[Result]) -> tuple[float, float]:
 
 
 def solved_after(result: Result, trials: int) -> np.ndarray:
-    """Episodes that each solved trial took; those between two rows of the metrics count as the later one."""
+    """Episodes that each solved trial took; in the middle between two rows of the metrics that are further apart."""
     counts = np.diff(result[SHARE] * trials, prepend=0).round().astype(int)
-    return np.repeat(result[EPISODE].astype(int), counts)
+    return np.repeat((result[EPISODE] + np.append(0, result[EPISODE][:-1]) + 1) / 2, counts)
 
 
 def histogram_figure(results: Results, path: Path):
@@ -45,7 +45,7 @@ def histogram_figure(results: Results, path: Path):
             continue
         mean, _ = pooled(seeds)
         episodes = np.concatenate([solved_after(seed, TRIALS) for seed in seeds])
-        width = round(limit / 100)
+        width = round(limit / 50)
         edges = np.arange(0, 6 * mean, width) + 0.5
         axes.hist(episodes, bins=edges, color=BLUE, label=f"{len(episodes):,} trials")
         k = (edges[:-1] + edges[1:]) / 2
