@@ -17,7 +17,6 @@ from benchmarks.plot import (
     curves,
     machines,
     median,
-    not_run,
     number,
     ratios,
     read_rows,
@@ -42,14 +41,14 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
 
 
 def curves_figure(results: Results, published: list[dict], path: Path):
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    for axes, row in zip(figure.subplots(1, 2), published, strict=True):
+    """What was run, beside CleanRL's published return, and on CartPole beside CleanRL itself."""
+    published = [row for row in published if results[f"dqn-{row['environment'].split('-')[0].lower()}"]]
+    figure = Figure(figsize=(5.2 * len(published), 3.8), layout="constrained")
+    for axes, row in zip(figure.subplots(1, len(published), squeeze=False)[0], published, strict=True):
         seeds = results[f"dqn-{row['environment'].split('-')[0].lower()}"]
         curves(axes, seeds, "global_step", RETURN, BLUE, "ours", scale=1e-6)
         if row["environment"] == "CartPole-v1":
             curves(axes, results["cleanrl-cartpole"], "global_step", RETURN, GREY, "CleanRL, run here", scale=1e-6)
-        if not seeds:
-            not_run(axes)
         axes.axhline(float(row["return"]), color=VERMILLION, linestyle="--", label="CleanRL, published")
         axes.set(title=row["environment"], xlabel="million steps", ylabel="return, last 100 episodes")
         axes.legend(frameon=False, fontsize=8)
