@@ -110,7 +110,7 @@ class Args:
     max_depth: int = 50
     """steps after which a simulated episode is cut off; those of Connect Four end by themselves"""
     learning_rate: float | None = None
-    """of the long-term memory: how far a step goes, all its features together; 3 in Connect Four, else 0.1"""
+    """of the long-term memory: how far a step goes, all its features together; 1 in Connect Four, else 0.1"""
     search_learning_rate: float | None = None
     """of the short-term memory, the same; 0.2 in Connect Four, else 0.1"""
     td_lambda: float = 0.5
@@ -590,7 +590,7 @@ def train(args: Args) -> dict:
     args = replace(args)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     is_game = args.env_id == "connect-four"
-    args.learning_rate = args.learning_rate or (3.0 if is_game else 0.1)
+    args.learning_rate = args.learning_rate or (1.0 if is_game else 0.1)
     args.search_learning_rate = args.search_learning_rate or (0.2 if is_game else 0.1)
     if is_game:
         world = model = ConnectFour(device)
