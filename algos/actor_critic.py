@@ -15,7 +15,7 @@
 """Actor-critic: do not wait for the episode's end, ask a critic what will become of it.
 
     python algos/actor_critic.py --env-id CartPole-v1
-    python algos/actor_critic.py --num-steps 1 --log-every 32 --learning-rate 0.001 --value-learning-rate 0.002
+    python algos/actor_critic.py --num-steps 1 --log-every 32 --learning-rate 0.001 --value-epochs 1
     python algos/actor_critic.py --env-id InvertedPendulum-v5 --capture-video
 
 REINFORCE learns once an episode is over, from a sum of everything that happened by chance until then. A value function
@@ -24,12 +24,12 @@ and it says how much better than expected an action was, one step after it was t
 of up to n steps are summed up: less trust in the critic, more noise. The critic learns from the same errors.
 
 Expect CartPole-v1 at 475, mean of the last 100 training episodes, after 61,000 to 126,000 steps (5 seeds), in 1.6 to
-3.5 seconds on a busy CPU core, one step at a time after 78,000 steps (one seed), in 15 seconds; and InvertedPendulum-v5
-at 950 after 118,000 to 198,000 steps (3 seeds).
+3.5 seconds on a busy CPU core, one step at a time (the second command) after 118,000 steps (one seed), in 25 seconds;
+and InvertedPendulum-v5 at 950 after 118,000 to 198,000 steps (3 seeds).
 
 Papers
     Kevin Frans 2016, on policies (the post): the TD error in place of the return.
-    Jimmy Ba 2019, CSC413/2516 lecture 10 (the lecture): actor-critic as REINFORCE's next step.
+    Jimmy Ba, CSC413/2516, lecture 10 (the lecture): actor-critic as REINFORCE's next step.
     Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning" (arXiv 1602.01783): n-step returns in
     several environments at once.
 

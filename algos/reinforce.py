@@ -29,7 +29,7 @@ gets 0.75 where the best deterministic policy gets 0.54 and a coin at its best 0
 
 Papers
     Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
-    Jimmy Ba 2019, CSC413/2516 lecture 10 (the lecture): REINFORCE, reward-to-go, baselines.
+    Jimmy Ba, CSC413/2516, lecture 10 (the lecture): REINFORCE, reward-to-go, baselines.
     Kevin Frans 2016, on policies (the post): credit by reward-to-go, the gridworld with two cells that look alike.
 
 Differences from the lecture
@@ -38,6 +38,7 @@ Differences from the lecture
        reward-to-go counts from the action on, as everybody does, and so forgets that a late action matters less.
     3. --baseline mean leaves the rollout's own return out: that would shrink the gradient by a share of 1 / num_envs.
     4. An episode ends at its time limit: that is the lecture's horizon, and nothing is estimated beyond it.
+    5. The value network sees how many steps have passed, too: before the time limit there is less to come.
 """
 
 import csv
