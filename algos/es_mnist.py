@@ -208,7 +208,7 @@ def low_rank(h: torch.Tensor, n_out: int, generator: torch.Generator) -> tuple:
 def projected(h: torch.Tensor, n_out: int, generator: torch.Generator) -> tuple:
     """The same for full Gaussian perturbations, of which only what a pair's one image sees is drawn.
 
-    A layer whose input is v, with 1 at its end for the bias, turns epsilon into v epsilon: Gaussian, of variance v v.
+    A layer whose input is v, with 1 at its end for the bias, turns epsilon into v epsilon: Gaussian, of variance |v|^2.
     The rest of epsilon has no say in how the pair is scored, so its mean, zero, stands for it in the sum. That leaves
     the sum's expectation as it is, and takes out most of its variance. The two networks of a pair see epsilon along
     two directions: u_1 is that of the first one's input, u_2 that of what the second one's has besides.

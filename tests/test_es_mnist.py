@@ -101,15 +101,16 @@ def test_underflow_leaves_nothing_below_one_half_and_changes_nothing_else(by_han
         assert torch.equal(found, expected)
 
 
-def test_the_network_is_not_linear_on_this_machine_and_is_linear_in_float64():
-    parameters = initial_parameters(generator())
-    x = pixels(load_digits_28()[0][:2].flatten(1))
-    mixed = (x[0] + x[1]) / 2
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def test_the_network_is_not_linear_on_this_machine_and_is_linear_in_float64(device):
+    parameters = [p.to(device) for p in initial_parameters(generator())]
+    first, second = pixels(load_digits_28()[0][:2].flatten(1).to(device))
+    x = torch.stack([first, second, (first + second) / 2])
     with denormals_off():
-        hardware = network(parameters, torch.stack([*x, mixed]), flush=not keeps_no_denormals(CPU))
-    assert (hardware[2] - (hardware[0] + hardware[1]) / 2).abs().max() > 0.1
-    assert torch.allclose(network(parameters, torch.stack([*x, mixed]), flush=True), hardware, atol=1e-5)
-    exact = network([p.double() for p in parameters], torch.stack([*x, mixed]).double(), flush=True)
+        found = network(parameters, x, flush=not keeps_no_denormals(torch.device(device)))
+    assert (found[2] - (found[0] + found[1]) / 2).abs().max() > 0.1
+    assert torch.allclose(network(parameters, x, flush=True), found, atol=1e-5)
+    exact = network([p.double() for p in parameters], x.double(), flush=True)
     assert torch.allclose(exact[2], (exact[0] + exact[1]) / 2, atol=1e-12)
 
 

@@ -104,5 +104,5 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     best = max(tried, key=lambda seeds: seeds[0].final(TEST))
     text = f"{METHODS[best[0].name][0]}: {percent(best, TRAIN)} training, {percent(best, TEST)} test"
     ours = f"{text} after {best[0].final('global_step') / 1e6:.1f} M images"
-    theirs = f"published: more than {published['ES']['train_accuracy']} %, {published['ES']['test_accuracy']} %"
+    theirs = f"published: {published['ES']['train_accuracy']} %, {published['ES']['test_accuracy']} %"
     return {"es_mnist-number": f"{ours} ({theirs})"}

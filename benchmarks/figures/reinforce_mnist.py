@@ -44,7 +44,8 @@ def rewards_figure(results: Results, path: Path):
             below[i].bar(np.arange(2) + 0.36 * k - 0.18, changes, 0.34, color=color)
             if not seeds:
                 not_run(above[i])
-        curves(above[i], results["digits-cross-entropy"], "global_step", TEST, BLACK, "cross-entropy", linestyle="--")
+        seeds = results["digits-cross-entropy"]
+        curves(above[i], seeds, "global_step", TEST, BLACK, "cross-entropy", linestyle="--", scale=1e-3)
         above[i].set(title=f"reward {rewards}", xlabel="thousand guesses", ylim=(0, 1))
         below[i].axhline(0, color="black", linewidth=0.8)
         below[i].set_xticks([0, 1], ["wrong guesses", "right guesses"])
