@@ -131,7 +131,7 @@ class Args:
     binarize: Literal["none", "static", "dynamic"] = "none"
     """make pixels black or white at random, white as likely as they are bright: once, or for each batch anew"""
 
-    epochs: float = 10.0
+    epochs: float = 50.0
     """passes over the pictures; half a one is fine"""
     batch_size: int = 128
     """pictures per update, over all processes"""
@@ -838,14 +838,13 @@ def negative_log_likelihood(model: VAE, pictures: torch.Tensor, args: Args) -> t
 
 
 def save_grid(run: Run, name: str, pictures: torch.Tensor, columns: int):
-    """Pictures [n, c, h, w] from 0 to 1 in rows of so many, each pixel two wide."""
+    """Pictures [n, c, h, w] from 0 to 1 in rows of so many, a grey line between them, each pixel two wide."""
     from PIL import Image
 
-    n, c, h, w = pictures.shape
-    grid = (
-        pictures.view(n // columns, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(n // columns * h, columns * w, c)
-    )
-    array = (grid.clamp(0, 1) * 255).round().byte().numpy(force=True)
+    framed = F.pad(pictures.clamp(0, 1), (0, 1, 0, 1), value=0.5)
+    n, c, h, w = framed.shape
+    rows = framed.view(n // columns, columns, c, h, w).permute(0, 3, 1, 4, 2)  # [rows, h, columns, w, c]
+    array = (rows.reshape(n // columns * h, columns * w, c) * 255).round().byte().numpy(force=True)
     image = Image.fromarray(array.squeeze(2) if c == 1 else array)
     image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(run.dir / f"{name}.png")
     run.picture(run.dir / f"{name}.png")
