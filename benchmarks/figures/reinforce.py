@@ -18,7 +18,6 @@ from benchmarks.plot import (
     machines,
     median,
     not_run,
-    number,
     read_rows,
     save,
     spread,
@@ -139,10 +138,11 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         combinations_figure(results, folder / "thumbnail.png", "togo")
         header = ["an action answers for", "baseline", "reached 475", "steps", "episodes", "episodes, moving average",
                   "return at the end"]  # fmt: skip
+        blocks["reinforce-results"] = table(header, rows, left=2)
         text += [
             "CartPole-v1 with its 200,000 steps. 475 is the mean of the last 100 training episodes; medians (least to "
             f"greatest) over the seeds. Moving average: {peer['source']} after {peer['value']} episodes.",
-            table(header, rows, left=2),
+            blocks["reinforce-results"],
             "![six combinations](combinations.png)",
         ]
     if parameter := results["reinforce-parameter"]:
@@ -153,12 +153,12 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     if seeds := results["reinforce-gridworld"]:
         gridworld_figure(seeds, folder / "gridworld.png")
         best, coin = exact_values()
-        learned, east = (spread(seed.final(column) for seed in seeds) for column in (EXACT, EAST))
+        learned, east = (" ".join(f"{seed.final(column):.3f}" for seed in seeds) for column in (EXACT, EAST))
         header = ["policy", "exact value, mean over the starts", "probability of east where cells look alike"]
         text += ["## Two cells that look alike",
-                 table(header, [["best of the 256 deterministic ones", number(best), "0 or 1"],
-                                ["a coin there, the best moves elsewhere", number(coin), "0.5"],
-                                [f"learned ({len(seeds)} seeds)", learned, east]]),
+                 table(header, [["best of the 256 deterministic ones", f"{best:.3f}", "0 or 1"],
+                                ["a coin there, the best moves elsewhere", f"{coin:.3f}", "0.500"],
+                                ["learned, seed by seed", learned, east]]),
                  "![aliased gridworld](gridworld.png)"]  # fmt: skip
     used = [seed for name in results.all for seed in results[name]]
     (folder / "README.md").write_text("\n\n".join([*text, f"Measured on: {machines(used)}."]) + "\n")
