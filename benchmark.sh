@@ -122,6 +122,9 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-
 random-v0          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20
 random-v1          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20 --max-episode-steps 500 --max-episodes 1000
 
+# eighteen weights instead of four
+random-acrobot     | 1 | 1 | python algos/random_search.py --env-id Acrobot-v1 --max-episode-steps 500 --solved-return -100 --num-runs 20 --max-episodes 60 --eval-episodes 3
+
 [hill_climbing]
 
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
@@ -171,7 +174,7 @@ ng-parameters-$parameter_sizes  | 1-5 | 1 | python algos/natural_gradient.py --m
 
 # a hidden layer, and another environment; kl and scores are the same matrix
 ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --damping 0.01 --metric {kl,scores,parameters}
-ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters}
+ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters} --step-size {0.005,0.2}
 
 [mcts]
 

@@ -65,7 +65,7 @@ from tqdm import tqdm
 
 CPU = torch.device("cpu")
 MAX_PARAMETERS = 1_000
-STEP_SIZES = {"kl": 0.005, "scores": 0.005, "parameters": 0.05}  # where --step-size is not given
+STEP_SIZES = {"kl": 0.002, "scores": 0.002, "parameters": 0.2}  # where --step-size is not given
 
 
 class UsageError(ValueError):
@@ -114,7 +114,7 @@ class Args:
     parameters themselves, which makes it a step along the plain gradient"""
     step_size: float | None = None
     """half the squared length of a step: the KL divergence it makes, in nats, or half the squared change of the
-    parameters; not given: 0.005, and 0.05 for the parameters"""
+    parameters; not given: 0.002, and 0.2 for the parameters"""
     damping: float = 1e-3
     """multiple of the identity added to the Fisher matrix, which has no inverse"""
     policy_units: tuple[int, ...] = ()

@@ -485,7 +485,7 @@ def rows(folder) -> list[dict]:
 
 
 def test_solves_cartpole_and_writes_its_folder(tmp_path):
-    last = train(Args(env_id="CartPole", run_dir=tmp_path, total_timesteps=60_000))
+    last = train(Args(env_id="CartPole", run_dir=tmp_path, step_size=0.005, total_timesteps=60_000))
     policy = CategoricalPolicy([4, 2], generator())
     policy.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"])
     env, returns = gym.make("CartPole-v1"), []
