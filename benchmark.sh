@@ -122,6 +122,9 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-
 random-v0          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20
 random-v1          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20 --max-episode-steps 500 --max-episodes 1000
 
+# the share of weights that solve it, whose inverse is the mean
+random-share-{v0,v1} | 1 | 1 | python algos/random_search.py --num-runs 40000 --max-episodes 1 --eval-episodes 1 --max-episode-steps {200,500}
+
 # eighteen weights instead of four
 random-acrobot     | 1 | 1 | python algos/random_search.py --env-id Acrobot-v1 --max-episode-steps 500 --solved-return -100 --num-runs 20 --max-episodes 60 --eval-episodes 3
 

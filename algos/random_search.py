@@ -23,7 +23,8 @@ independent trials run in lockstep, each with an environment of its own.
 
 Expect 13.65 ± 0.41 episodes in the mean of 1,000 trials (mean and standard error of seed 1; seeds 2 and 3: 13.82 and
 12.97), half of them solved by the tenth, in 1.0 to 1.3 s of a CPU core; with --max-episode-steps 500, 32.1 ± 1.0. The
-weights found then stand for 176 of 200 steps in new episodes: one good episode is no proof.
+weights found then stand for 176 of 200 steps in new episodes: one good episode is no proof. Of 20 trials on Acrobot,
+which has 18 weights, 17 are solved within 60 episodes, in half a minute.
 
 Papers
     Kevin Frans 2016, on simple ways to learn CartPole (the post): 13.53 episodes in the mean of 1,000 trials on
