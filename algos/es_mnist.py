@@ -22,7 +22,9 @@ whose outputs are divided by 2^125 sets those below 1/2 to zero. Backpropagation
 down, a linear network, and knows nothing of it. Evolution strategies only try: they perturb the weights, compare how
 well pairs of perturbed networks read, and so find out what the arithmetic really does.
 
-TODO expect
+Expect 84 % of scikit-learn's test digits after the default 400,000 images, in 22 s on one CPU core, and 91 % with
+--backprop --population 100 --weight-decay 0; on MNIST 90.0 % after 1.5 million images (--learning-rate 0.0007). These
+are single seeds, and short of the 96.7 % of the post, whose budget is not known; a core reads 24,000 images a second.
 
 Papers
     OpenAI 2017, "Nonlinear computation in deep linear networks" (the post): network, scaling, accuracies.
@@ -102,7 +104,7 @@ class Args:
     images: int = 1
     """images that the two networks of a pair are scored on"""
     noise: Literal["full", "low-rank", "projected"] = "projected"
-    """perturbations: Gaussian, an outer product of Gaussian vectors, or what one image sees of a Gaussian one"""
+    """perturbations: Gaussian (2.7 MB a pair), an outer product of vectors, or what one image sees of a Gaussian one"""
     sigma: float = 0.02
     """standard deviation of a weight's perturbation"""
     learning_rate: float = 0.001
@@ -195,7 +197,8 @@ def full(h: torch.Tensor, n_out: int, generator: torch.Generator) -> tuple:
     """
     _, n, _, n_in = h.shape
     weights, bias = normal(generator, n, n_in, n_out), normal(generator, n, 1, n_out)
-    return h @ weights + bias, lambda f: (torch.tensordot(f, weights, 1), f @ bias.squeeze(1))
+    delta = torch.einsum("snmi,nio->snmo", h, weights) + bias  # h @ weights would copy the weights for either sign
+    return delta, lambda f: (torch.tensordot(f, weights, 1), f @ bias.squeeze(1))
 
 
 def low_rank(h: torch.Tensor, n_out: int, generator: torch.Generator) -> tuple:

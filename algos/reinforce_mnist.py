@@ -22,6 +22,10 @@ gradient to follow; the expected reward of a policy that guesses at random is sm
 without knowing the label. Adding a constant to all rewards changes nothing about what is best, but it does change what
 an update does: a baseline takes the constant out again.
 
+Expect 81 % of scikit-learn's test digits after the default 200,000 guesses, in 10 s on one CPU core, and 93 % with
+--cross-entropy (one seed each). With rewards of 10 and 11 it is 81 % again with a baseline, and 10 % without one, even
+at --learning-rate 0.01. MNIST's curves are in results/.
+
 Papers
     Jimmy Ba, CSC413/2516, lecture 10 (the lecture): "Optimizing Discontinuous Objectives", "Reward Baselines".
     Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
