@@ -21,13 +21,15 @@ The gradient is the direction in which a small step gains the most. But what is 
 wide Gaussian hardly changes and a narrow one becomes another. So measure a step not in the parameters but in the KL
 divergence between the old policy and the new: for small steps it is d^T F d / 2, with F the Fisher matrix, and the
 steepest step of a given length points along F^-1 g, the natural gradient. Here F is a matrix that one can look at, and
-the linear system is solved outright; trpo.py takes the same step without ever forming the matrix.
+it is inverted as it stands; trpo.py takes the same step without ever forming the matrix.
+
+EXPECT
 
 Papers
     Kevin Frans 2016, two posts on the natural gradient: the metric, the Fisher matrix as the Hessian of the KL, the
     two Gaussians, the step of constant KL.
     Amari 1998, "Natural gradient works efficiently in learning"; Kakade 2001, "A natural policy gradient".
-    Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): appendix C.
+    Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 
 Differences from the posts
     1. The loop that measures a distance sums delta[i] * delta[i] * metric[i][j]; a metric needs delta[i] * delta[j],
@@ -36,6 +38,8 @@ Differences from the posts
        gives the sums of the Hessian's rows; here it is the matrix.
     3. A softmax does not notice a number added to all its logits, so the Fisher matrix has no inverse: a small multiple
        of the identity is added to it (--damping).
+    4. That an outlier cannot do much harm is owed to the constant length of the steps: a learning rate times the
+       gradient is thrown far. Here all steps have one length (--step-size), and only what measures it differs.
 """
 
 import csv
@@ -306,7 +310,7 @@ def squared_length(delta: torch.Tensor, metric: torch.Tensor) -> torch.Tensor:
 
 def natural_gradient(metric: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """The post's inverse(fisher) * standard_grad, [d, d] and [d] -> [d]; with the identity, the gradient itself."""
-    return torch.linalg.solve(metric, gradient)
+    return torch.linalg.inv(metric) @ gradient
 
 
 def steepest_step(metric: torch.Tensor, gradient: torch.Tensor, step_size: float) -> torch.Tensor:

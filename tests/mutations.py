@@ -1060,7 +1060,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the post's loop multiplies delta[i] by itself, not by delta[j]",
         ),
         (
-            "return torch.linalg.solve(metric, gradient)",
+            "return torch.linalg.inv(metric) @ gradient",
             "return metric @ gradient",
             "the natural gradient takes the metric's inverse",
         ),
