@@ -252,7 +252,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     wide = wide_runs(both)
     if any(inputs > 4 for _, inputs in wide):
         wide_figure(wide, folder / "wide.png")
-        text += ["## More weights", wide_table(wide), "![more observations](wide.png)"]
+        text += [
+            "## More weights",
+            "Beside CartPole's four observations, numbers that mean nothing: drawn anew in every step, with standard "
+            "deviation 0.1. Search has to come upon weights that hardly listen to them, all at once; of the gradient "
+            "they change nothing but the noise.",
+            wide_table(wide),
+            "![more observations](wide.png)",
+        ]
     text.append(f"Measured on: {machines(runs.values())}.")
     (folder / "README.md").write_text("\n\n".join(text) + "\n")
     if "hill-plain" not in runs:
