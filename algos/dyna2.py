@@ -29,13 +29,13 @@ EXPECT
 
 Papers
     Silver, Sutton & Mueller 2008, "Sample-based learning and search with permanent and transient memories": Dyna-2.
-    Silver, Sutton & Mueller 2012, "Temporal-difference search in computer Go": TD search, values squashed.
+    Silver, Sutton & Mueller 2012, "Temporal-difference search in computer Go": what --memory short leaves.
     Kevin Frans 2016, on model-based learning (the post): long-term and short-term policy, the counted model.
 
 Differences from the papers and the post
-    1. Connect Four instead of 9x9 Go, and other shapes: Go's were all squares up to 3x3, here they are the 69 lines of
-       four cells that win. Each of the four cells is out of reach, next to be filled, a stone of the player to move or
-       of the other: 256 patterns a line. Weights are not shared between places, but between the two colours.
+    1. Connect Four instead of 9x9 Go, and so other shapes: the 69 lines of four cells that win. Each of the four cells
+       is out of reach, next to be filled, a stone of the player to move or of the other: 256 patterns a line, 17,664
+       features, 69 of them active. Weights are not shared between places, but between the two colours.
     2. The short-term memory learns from a simulated episode when it is over, from lambda-returns, not after each step.
     3. The long-term memory learns one step deep (lambda 0). Games that are played side by side share it: where several
        of them change a weight at once, it moves by the mean.
@@ -364,11 +364,10 @@ def simulate(model, state: torch.Tensor, memory: torch.Tensor, args: Args, gener
                 break
     errors[rows, -1] = 0  # cut off: what the last pair leads to was not looked at
     steps = torch.arange(horizon, device=device)
-    decay = (model.gamma * args.td_lambda) ** (steps - steps.unsqueeze(1)).clamp(min=0).float()
+    decay = (model.gamma * args.td_lambda) ** (steps - steps.unsqueeze(1)).clamp(min=0).float()  # [from, to]
     errors = errors @ decay.triu().T  # lambda-return minus value: the sum of (gamma lambda)^k times the k-th next error
-    steps = args.search_learning_rate / model.num_active * errors.view(-1)[torch.cat(places)]
-    visited = torch.cat(visited)
-    memory.view(-1).index_add_(0, visited.view(-1), steps.repeat_interleave(model.num_active))
+    changes = args.search_learning_rate / model.num_active * errors.view(-1)[torch.cat(places)]
+    memory.view(-1).index_add_(0, torch.cat(visited).view(-1), changes.repeat_interleave(model.num_active))
 
 
 def search(model, state: torch.Tensor, long: torch.Tensor, short: torch.Tensor, num: int, args: Args, generator):
@@ -428,7 +427,7 @@ def play_match(world: ConnectFour, ours, theirs, num: int, generator: torch.Gene
 
     Each player is asked for all games at once: where theirs moves first, it moves before ours is asked at all.
     """
-    state, points = world.start(num, generator), torch.full((num,), 0.5)
+    state, points = world.start(num, generator), torch.full((num,), 0.5, device=world.empty.device)
     games = torch.arange(num, device=state.device)
     asked = games[1::2]  # only in these games theirs moves first
     while len(games):

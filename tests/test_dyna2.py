@@ -373,10 +373,10 @@ def test_a_player_forgets_nothing_of_a_game_and_shares_nothing_between_games():
 
 
 def test_the_long_term_memory_learns_to_beat_random_play_and_helps_the_search(tmp_path):
-    args = Args(num_runs=128, total_episodes=40, simulations=10, match_games=60, run_dir=tmp_path / "run")
+    args = Args(num_runs=128, total_episodes=40, simulations=8, match_games=40, run_dir=tmp_path / "run")
     row = train(args)
-    assert row["eval/points_random"] > 0.85
-    assert row["eval/points_short"] > 0.7  # both memories against the short-term one: 60 games
+    assert row["eval/points_random"] > 0.9
+    assert row["eval/points_short"] > 0.6  # both memories against the short-term one: 40 games
     saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert saved["weights"].shape == (1, ConnectFour.num_features) and saved["weights"].any()
     assert row["global_step"] == sum(float(r["charts/episodic_length"]) * 128 for r in rows(tmp_path / "run"))
@@ -389,7 +389,7 @@ def test_the_short_term_memory_alone_leaves_the_long_term_one_empty(tmp_path):
 
 
 def test_the_cliff_is_walked_along_soon(tmp_path):
-    args = Args(env_id="CliffWalking-v1", num_runs=3, total_episodes=2, simulations=2, max_depth=12, gamma=1.0)
+    args = Args(env_id="CliffWalking-v1", num_runs=2, total_episodes=2, simulations=2, max_depth=10, gamma=1.0)
     row = train(replace(args, run_dir=tmp_path / "run"))
     assert row["eval/episodic_length"] < 150  # at random it takes thousands of steps
 
