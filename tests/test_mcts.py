@@ -400,6 +400,14 @@ def test_a_game_is_scored_for_the_first_player():
     assert play_game(board, follow(0, 1, 5, 6, 8), follow(2, 3, 4, 7)) == (0.0, 9)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For tests of numbers: the pictures take longer than the games."""
+    monkeypatch.setattr(train.__globals__["Run"], "plot", lambda run, metric: None)
+    monkeypatch.setitem(train.__globals__, "draw_tree", lambda *pictured: None)
+
+
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("flags", [{}, {"model_steps": 300}, {"search": "td"}])
 def test_the_search_finds_its_way_with_the_true_model_and_with_a_counted_one(flags, tmp_path):
     args = Args(env_id="four-leaves", simulations=100, total_episodes=10, **flags)
@@ -416,6 +424,7 @@ def rows(folder):
     return [{k: v for k, v in row.items() if not k.startswith(("time/", "charts/SPS"))} for row in rows]
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("env_id", ["tic-tac-toe", "Blackjack-v1"])
 def test_the_seed_decides_every_number(env_id, tmp_path):
     flags = {"env_id": env_id, "total_episodes": 6, "simulations": 20, "opponent": "random"}
@@ -438,6 +447,7 @@ def test_rows_count_steps_and_keep_the_two_orders_apart(tmp_path):
     assert {"tree.png", "curve.png", "args.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_opponent_is_who_it_is_said_to_be(tmp_path):
     scores = {}
     for opponent in ("random", "uct", "perfect"):
