@@ -35,7 +35,7 @@ SEARCHES = {
     "uct": ("UCT", BLUE),
     "td": ("TD search", GREEN),
 }
-CONNECT = (30, 100)  # simulations per move
+EXACT, CONNECT = (10, 30, 100, 300, 1000), (30, 100)  # simulations per move
 MOST = {"first": 0.9948, "second": 0.9164}  # won by the best of all perfect players against a random one
 
 
@@ -81,13 +81,14 @@ def searches_figure(results: Results, path: Path):
     cells.set(title="Dyna maze, one player", ylabel="a step nearer to the goal (%), over 46 cells")
     connect.set(title="Connect Four against UCT at equal simulations", ylabel="score (%), 200 games")
     for axes, is_empty in empty.items():
+        counts = {random_play: EXACT, perfect_play: EXACT, cells: EXACT[:-1], connect: CONNECT}[axes]
         axes.set(xscale="log", xlabel="simulations per move")
+        axes.minorticks_off()
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.grid(alpha=0.25)
         if is_empty:
             not_run(axes)
-    connect.minorticks_off()
-    connect.set_xticks(CONNECT, [str(count) for count in CONNECT])  # the points stand beside each other around them
-    connect.set_xlim(CONNECT[0] / 1.5, CONNECT[-1] * 1.5)
+    connect.set_xlim(CONNECT[0] / 1.5, CONNECT[-1] * 1.5)  # the points stand beside each other around the ticks
     if not empty[random_play]:
         figure.legend(*random_play.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)
