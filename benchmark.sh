@@ -205,7 +205,7 @@ dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {--no-replay,--ta
 [es]
 
 # the paper's Table 3: steps to the returns of TRPO
-es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah} --total-timesteps {200000,500000,2000000} --num-actors 1 --learning-rate {0.05,0.05,0.02}
+es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah} --total-timesteps {200000,500000,1600000} --num-actors 1 --learning-rate {0.05,0.05,0.02}
 
 # one addition at a time; and a network that backpropagation cannot train
 es-steps-{algorithm1,antithetic,ranks,adam,decay,all,sign}  | 1-3 | 1 | python algos/es.py --num-actors 1 --eval-every 1 {$algorithm1,$antithetic,$ranks,$adam,--no-normalize-obs,--normalize-obs,--activation sign}
