@@ -24,7 +24,7 @@ and it says how much better than expected an action was, one step after it was t
 of up to n steps are summed up: less trust in the critic, more noise. The critic learns from the same errors.
 
 Expect CartPole-v1 at 475, mean of the last 100 training episodes, after 61,000 to 126,000 steps (5 seeds), in 1.6 to
-3.5 seconds on a busy CPU core, one step at a time (the second command) after 118,000 steps (one seed), in 25 seconds;
+2.9 seconds of a busy CPU core, one step at a time (the second command) after 118,000 steps (one seed), in 25 seconds;
 and InvertedPendulum-v5 at 950 after 118,000 to 198,000 steps (3 seeds).
 
 Papers
