@@ -26,7 +26,9 @@ codes look like N(0, I), a code drawn from N(0, I) becomes a picture too.
 Both terms are SUMS over all pixels and all latents, in nats per picture, averaged over pictures only. Averaging the
 first over pixels, as many do, multiplies the weight of the second by 784 on MNIST, and the code tells nothing any more.
 
-EXPECT
+Expect, from the default on scikit-learn's digits, a test loss of 281 nats after 50 epochs, 6 CPU seconds; on MNIST's
+grey pictures, with --epochs 10 --bf16, 105.4 (one seed; PyTorch's example of the same network prints 105.6) at 3 to 3.7
+CPU seconds an epoch on one busy core, where that example takes 9 to 12; in float32 4 to 5 seconds.
 
 A run leaves samples.png (codes from N(0, I)), reconstructions.png (originals, after epochs 1 and 9, after the last),
 plane.png (the two most telling latents walked from end to end), interpolations.png (from one picture's code to
@@ -34,7 +36,7 @@ another's), latents.png (nats that each latent tells, and where the pictures lie
 
 Papers
     Kingma & Welling 2014, "Auto-encoding variational Bayes" (arXiv 1312.6114): the bound, the closed form of the KL
-    divergence (appendix B), the reparametrization; importance sampling as Burda et al. use it.
+    divergence (appendix B), the reparametrization.
     Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders" (arXiv 1509.00519): --importance-samples, the
     likelihood of 5,000 samples (tables 1 and 3), active units, --schedule stages, the bias that starts at the mean.
     Kevin Frans 2016, "Variational autoencoders explained" (the post): --network conv, the pictures of epochs 1 and 9.

@@ -51,6 +51,12 @@ def seconds_of_an_epoch(result: Result) -> float:
     return result.summary["facts"].get("least seconds of an epoch", float("nan"))
 
 
+def losses(seeds: list[Result]) -> str:
+    """Mean test loss, and its standard deviation over seeds: two decimals, as the peer prints."""
+    values = [seed.final(LOSS) for seed in seeds]
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "") if values else "-"
+
+
 def copy_pictures(folder: Path) -> set[str]:
     """From the runs, where they are still there -> the names of those in the folder."""
     for name, (run, picture) in PICTURES.items():
@@ -64,16 +70,17 @@ def example_part(results: Results, folder: Path) -> list[str]:
     """Test loss over epochs, and CPU seconds per epoch, beside PyTorch's example."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    runs = {"vae-mnist-float32": ("gen/vae.py", BLUE), "vae-mnist-bf16": ("gen/vae.py --bf16", ORANGE)}
-    runs["examples-vae"] = ("pytorch/examples", VERMILLION)
+    runs = [
+        ("gen/vae.py", BLUE, "vae-mnist-float32", "vae-speed-float32"),
+        ("gen/vae.py --bf16", ORANGE, "vae-mnist-bf16", "vae-speed-bf16"),
+        ("pytorch/examples", VERMILLION, "examples-vae", "examples-speed"),
+    ]
     rows = []
-    for name, (label, color) in runs.items():
-        speed = [
-            seconds_of_an_epoch(seed) for seed in results[name.replace("mnist", "speed").replace("s-vae", "s-speed")]
-        ]
+    for label, color, name, timed in runs:
+        speed = [seconds_of_an_epoch(seed) for seed in results[timed]]
         seeds = results[name]
         curves(axes, seeds, "global_step", LOSS, color, label, scale=1 / 60_000)
-        rows.append([label, str(len(seeds)), spread(seed.final(LOSS) for seed in seeds), spread(speed)])
+        rows.append([label, str(len(seeds)), losses(seeds), spread(speed)])
     axes.axhline(BAR, color=GREY, linestyle=":", label=f"its own log: {BAR}")
     axes.set(xlabel="epochs", ylabel="test loss (nats per picture)", ylim=(102, 130), title="MNIST, 784-400-20")
     axes.legend(frameon=False)
@@ -180,6 +187,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     used = [seed for seeds in results.all.values() for seed in seeds]
     (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
     if seeds := results["vae-mnist-float32"] or results["vae-mnist-bf16"]:
-        losses = spread(seed.final(LOSS) for seed in seeds)
-        blocks["vae-number"] = f"test loss {losses} on grey MNIST after 10 epochs (PyTorch's example: 105.59)"
+        found = f"test loss {losses(seeds)} on grey MNIST after 10 epochs (PyTorch's example: 105.59)"
+        blocks["vae-number"] = f"{found} ([figures](results/vae/README.md))"
+    if "samples.png" in pictures:
+        blocks["vae-picture"] = '<img src="results/vae/samples.png" width="160" alt="Digits drawn from noise">'
     return blocks
