@@ -176,8 +176,8 @@ ng-kl-$kl_sizes                 | 1-5 | 1 | python algos/natural_gradient.py --s
 ng-parameters-$parameter_sizes  | 1-5 | 1 | python algos/natural_gradient.py --metric parameters --step-size $parameter_sizes
 
 # a hidden layer, and another environment; kl and scores are the same matrix
-ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --damping 0.01 --metric {kl,scores,parameters}
-ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters} --step-size {0.005,0.2}
+ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --damping 0.01 --metric {kl,scores,parameters} --step-size {0.005,0.005,0.05}
+ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters} --step-size {0.005,0.05}
 
 [mcts]
 
@@ -234,7 +234,7 @@ dyna2-both-long     | 1-3 | 1 | python benchmarks/dyna2_match.py --players both 
 dyna2-{short,both}-uct-30 | 1-3 | 1 | python benchmarks/dyna2_match.py --simulations 30 --players {short,both} uct
 
 # the cliff with a model counted from experience, by each memory and by both
-dyna2-cliff-{long,short,both} | 1 | 1 | python algos/dyna2.py --env-id CliffWalking-v1 --gamma 1 --num-runs 20 --total-episodes 15 --simulations 4 --max-depth 20 --memory {long,short,both}
+dyna2-cliff-{long,short,both} | 1 | 1 | python algos/dyna2.py --env-id CliffWalking-v1 --gamma 1 --num-runs 10 --total-episodes 8 --simulations 4 --max-depth 15 --memory {long,short,both}
 
 [sarsa]
 

@@ -25,7 +25,14 @@ In Connect Four the agent plays itself, the features are local shapes on the boa
 mazes (DynaMaze, FrozenLake-v1, CliffWalking-v1, Taxi) a feature is a pair of state and action, and the model is counted
 from experience: the share in which each outcome followed.
 
-EXPECT
+Expect 98 % of the points against random play, without any search, after 15,000 games that it played against itself,
+and 90 % for both memories against the short-term one at 20 simulations a move: the default run, 13 seconds of a busy
+CPU core. At 100 simulations a move on either side, against UCT (mcts.py): 67 % of the points for the short-term memory
+alone, 79 % for the long-term one of 61,000 games without search (9 CPU seconds), 98 % for both. A search of 128 games
+side by side makes some 5,000 simulations a CPU second.
+
+All games or runs advance in lockstep: states and memories are tensors with a leading axis of games, and the patterns of
+all moves follow from those on the board by one look into a table.
 
 Papers
     Silver, Sutton & Mueller 2008, "Sample-based learning and search with permanent and transient memories": Dyna-2.

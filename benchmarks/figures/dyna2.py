@@ -79,7 +79,7 @@ def draw_figure(results: Results, path: Path):
     labels = [f"{MATCHES[name][0]}\nagainst {MATCHES[name][1]} ({MATCHES[name][2]})" for name, *_ in shown]
     matches.set_yticks(range(len(shown)), labels, fontsize=8)
     matches.axvline(50, color=GREY, linewidth=0.8)
-    matches.set(title="Connect Four, (simulations per move)", xlabel="points (%), standard errors", xlim=(0, 101))
+    matches.set(title="Connect Four (simulations per move)", xlabel="points (%), standard errors", xlim=(0, 101))
     matches.set_ylim(-0.5, max(0.5, len(shown) - 0.4))
 
     for memory, (label, color) in MEMORIES.items():
