@@ -16,7 +16,6 @@ from benchmarks.plot import (
     curves,
     machines,
     median,
-    not_run,
     number,
     save,
     sorted_median,
@@ -52,30 +51,35 @@ def best(results: Results, metric: str) -> str | None:
 
 
 def curves_figure(results: Results, path: Path):
-    """Learning curves: both metrics at their best length, on CartPole; on Acrobot; the KL divergence of each update."""
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    cartpole, acrobot, kl = figure.subplots(1, 3)
+    """Learning curves of both metrics, the KL divergence of each update; and Acrobot, if it was run."""
+    more = any(results[f"ng-acrobot-{metric}"] for metric in LABELS)
+    figure = Figure(figsize=(13 if more else 9, 3.8), layout="constrained")
+    cartpole, kl, *acrobot = panels = figure.subplots(1, 3 if more else 2)
     for metric, label in LABELS.items():
-        seeds = results[best(results, metric) or DEFAULT[metric]]
+        seeds, usual = results[best(results, metric) or DEFAULT[metric]], results[DEFAULT[metric]]
         size = seeds[0].name.rsplit("-", 1)[1] if seeds else ""
         curves(cartpole, seeds, "global_step", RETURN, COLORS[metric], f"steps of {size}, {label}", scale=1e-3)
-        seeds = results[f"ng-acrobot-{metric}"]
-        curves(acrobot, seeds, "global_step", RETURN, COLORS[metric], f"steps {label}", scale=1e-3)
-        for i, seed in enumerate(results[DEFAULT[metric]]):
-            label_once = f"steps {label}" if i == 0 else None
-            at = seed["global_step"] * 1e-3
-            kl.plot(at, seed[KL], color=COLORS[metric], linewidth=0.7, alpha=0.7, label=label_once)
+        for i, seed in enumerate(usual):
+            at, name = seed["global_step"] * 1e-3, f"steps {label}" if i == 0 else None
+            kl.plot(at, seed[KL], color=COLORS[metric], linewidth=0.7, alpha=0.7, label=name)
+        for axes in acrobot:
+            curves(
+                axes,
+                results[f"ng-acrobot-{metric}"],
+                "global_step",
+                RETURN,
+                COLORS[metric],
+                f"steps {label}",
+                scale=1e-3,
+            )
+            axes.set(title="Acrobot-v1, steps of 0.005 nats or 0.05", ylabel="return, last 100 episodes")
     cartpole.axhline(SOLVED, color=GREY, linestyle=":", label="solved: 475")
     cartpole.set(title="CartPole-v1, each at the best of six lengths", ylabel="return, last 100 episodes")
-    acrobot.set(title="Acrobot-v1, steps of 0.005 nats or 0.2", ylabel="return, last 100 episodes")
     kl.set(title="CartPole-v1, defaults", ylabel="KL divergence of an update (nats)", yscale="log")
-    for axes in (cartpole, acrobot, kl):
+    for axes in panels:
         axes.set_xlabel("thousand environment steps")
         axes.grid(alpha=0.25)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
-        else:
-            not_run(axes)
+        axes.legend(frameon=False, fontsize=8)
     save(figure, path)
 
 
@@ -137,8 +141,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "## CartPole-v1, a linear policy of 10 parameters",
         table(["steps are measured in", "length", *header], cartpole),
         "A step of constant length never rests: once every episode reaches the limit of 500, all that is left to "
-        "follow is noise, and the longer the steps, the sooner the policy is lost again for a while. trpo.py has the same "
-        "weakness.",
+        "follow is noise, and the longer the steps, the sooner the policy is lost again for a while. trpo.py has the "
+        "same weakness.",
         "![Return over the length of a step](sizes.png)",
     ]
     hidden = {
@@ -148,7 +152,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     }
     rows = [row(label, results[name]) for name, label in hidden.items() if results[name]]
     if rows:
-        about = "The same at a damping of 0.01, with steps of 0.002 nats or 0.2. Hessian and scores are two ways to "
+        about = "The same at a damping of 0.01, with steps of 0.005 nats or 0.05. Hessian and scores are two ways to "
         about += "the same matrix; that the curves differ is float32's rounding, which CartPole amplifies."
         text += ["## CartPole-v1, 16 tanh units, 114 parameters", about, table(["measured in", *header], rows)]
     rows = [
@@ -158,7 +162,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     ]
     if rows:
         rows = [[*cells[:4], *cells[6:]] for cells in rows]
-        text += ["## Acrobot-v1, steps of 0.005 nats or 0.2", table(["steps", *header[:3], *header[5:]], rows)]
+        text += ["## Acrobot-v1, steps of 0.005 nats or 0.05", table(["steps", *header[:3], *header[5:]], rows)]
     text += [
         "## What the posts draw",
         "Left, two Gaussians that move by the same 2. Middle, a Gaussian policy of two parameters climbs to its best "
