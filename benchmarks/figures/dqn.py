@@ -104,7 +104,13 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
               for name, (label, _) in TRICKS.items() if results[name]]  # fmt: skip
     if len(tricks) > 1:
         tricks_figure(results, folder / "tricks.png")
-        header = ["CartPole-v1", "seeds", "training, last 100 episodes", "greedy, 100 episodes", "largest |Q| ever"]
+        header = [
+            "CartPole-v1",
+            "seeds",
+            "training, last 100 episodes",
+            "greedy, 100 episodes",
+            "largest Q ever, in size",
+        ]
         text += ["## The two tricks", table(header, tricks)]
     if results["cleanrl-cartpole"]:
         text += [
