@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fontTools.ttLib import TTFont
 from PIL import Image
 from torch import distributions as D
 
@@ -331,6 +332,20 @@ def test_pixels_are_drawn_once_or_for_each_batch_anew_and_test_pictures_once(mon
     assert torch.equal(first, second) and set(first.unique().tolist()) == {0, 255}
 
 
+def test_every_update_has_noise_of_its_own(monkeypatch, tmp_path):
+    seen, shipped = [], vae.update
+
+    def spy(model, optimizer, pictures, noise, *rest):
+        seen.append(noise.clone())
+        return shipped(model, optimizer, pictures, noise, *rest)
+
+    monkeypatch.setattr(vae, "update", spy)
+    train(Args(**SMALL, epochs=0.5, log_every=2, run_dir=tmp_path / "run"))
+    noise = torch.cat(seen)
+    assert noise.shape == (800, 1, 3) and len(noise.unique()) > 2390
+    assert abs(noise.mean().item()) < 0.1 and noise.std().item() == pytest.approx(1, abs=0.06)
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         vae, "losses", lambda model, x, noise, weight: model.encode(x)[0].sum(1).expand(3, -1) * math.nan
@@ -375,8 +390,8 @@ def test_pictures_are_squared_on_white_and_turned_upright():
     found = vae.square(Image.fromarray(clear), 10)
     assert (found == torch.tensor([255, 0, 0]).view(3, 1, 1)).all()  # the middle of the wide picture
     assert (vae.square(Image.fromarray(np.zeros((9, 9, 4), np.uint8)), 9) == 255).all()  # transparent is white
-    grey = vae.square(Image.fromarray(np.full((9, 9), 257 * 100, np.uint16)), 9)
-    assert (grey == 100).all()
+    grey = vae.square(Image.fromarray(np.full((9, 9), 257 * 200, np.uint16)), 9)
+    assert (grey == 200).all()
     upright = np.zeros((8, 8, 3), np.uint8)
     upright[:4] = 255
     turned, exif = Image.fromarray(np.rot90(upright).copy()), Image.Exif()
@@ -396,6 +411,7 @@ def test_crops_of_the_photographs_to_train_and_test_on_share_no_pixel():
 
 def test_cartoons_to_train_and_test_on_are_different_ones(monkeypatch):
     def fast(picture, size):  # the file's digest: decoding them all takes seconds
+        picture.fp.seek(0)
         return torch.tensor(list(hashlib.sha256(picture.fp.read()).digest()))
 
     monkeypatch.setattr(vae, "square", fast)
@@ -404,7 +420,21 @@ def test_cartoons_to_train_and_test_on_are_different_ones(monkeypatch):
     except UsageError as error:
         pytest.skip(str(error))
     assert 3000 < len(pictures) + len(test) < 4500 and 0.05 < len(test) / len(pictures) < 0.2
-    assert not {tuple(p.tolist()) for p in pictures} & {tuple(p.tolist()) for p in test}
+    pictures, test = ({bytes(picture.tolist()) for picture in part} for part in (pictures, test))
+    assert not pictures & test
+
+    command = ["fc-match", "--format=%{file}", "Noto Color Emoji"]
+    font = TTFont(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    bitmaps = font["CBDT"].strikeData[0]
+    digests = {name: hashlib.sha256(bitmaps[name].imageData).digest() for name in bitmaps}
+    tables = [table for lookup in font["GSUB"].table.LookupList.Lookup for table in lookup.SubTable]
+    shapes = 0
+    for ligatures in (table.ligatures for table in tables if hasattr(table, "ligatures")):
+        for first, found in ligatures.items():
+            if digests.get(first) in test:  # what begins with a test picture's character is a test picture, too
+                shapes += len(found)
+                assert all(digests[ligature.LigGlyph] in test for ligature in found if ligature.LigGlyph in digests)
+    assert shapes > 50
 
 
 def answers(monkeypatch, *bodies):
