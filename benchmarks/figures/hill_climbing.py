@@ -237,7 +237,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "Means and medians of what was solved within 1,000 episodes; trials are given up after so many, those of the "
         "post's loop after 2,000. The return of the solved: their weights in 20 new episodes, likeliest actions. CPU "
         "ms: on one core of a busy machine, all trials in lockstep.",
-        "Growing noise frees all the trials that are stuck, several episodes an update only few. Noise 3 is nearly "
+        "Growing noise frees the trials that are stuck, several episodes an update only few of them. Noise 3 is nearly "
         "random search, as the post says, but not quite: once a change has been kept, the weights are as large as the "
         "noise, and what is tried next still resembles them. No method is as fast as random search, as long as there "
         "are four weights; the policy gradient is the slowest here, but its policies are the best.",
@@ -272,7 +272,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     plain = runs["hill-plain"]
     stuck = 100 * (1 - share_within(plain, 2000))
     blocks = {"hill-number": f"{stuck:.0f} % stuck after 2,000 episodes (the post: more than half)"}
-    if "hill-growth-0.01" in runs:
-        freed = 100 * (1 - share_within(runs["hill-growth-0.01"], LIMIT))
+    if "hill-growth-0.1" in runs:
+        freed = 100 * (1 - share_within(runs["hill-growth-0.1"], LIMIT))
         blocks["hill-number"] += f"; {freed:.0f} % after 1,000 with growing noise"
     return blocks
