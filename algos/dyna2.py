@@ -14,7 +14,7 @@
 
     python algos/dyna2.py
     python algos/dyna2.py --total-episodes 400 --simulations 100
-    python algos/dyna2.py --env-id DynaMaze --num-runs 30 --total-episodes 20 --simulations 5
+    python algos/dyna2.py --env-id CliffWalking-v1 --num-runs 10 --total-episodes 8 --simulations 4 --max-depth 15
 
 Two sets of weights on the same features. The long-term memory learns by Sarsa from real steps and is kept; before every
 real step, simulated episodes from the current state correct it in the short-term memory, which learns by Sarsa too
@@ -27,9 +27,10 @@ from experience: the share in which each outcome followed.
 
 Expect 98 % of the points against random play, without any search, after 15,000 games that it played against itself,
 and 90 % for both memories against the short-term one at 20 simulations a move: the default run, 13 seconds of a busy
-CPU core. At 100 simulations a move on either side, against UCT (mcts.py): 67 % of the points for the short-term memory
-alone, 79 % for the long-term one of 61,000 games without search (9 CPU seconds), 98 % for both. A search of 128 games
-side by side makes some 5,000 simulations a CPU second.
+CPU core. At 100 simulations a move on either side, against UCT (mcts.py): 64 % of the points for the short-term memory
+alone, 79 % for the long-term one of 61,000 games without search (9 CPU seconds), 96 % for both. A search of 128 games
+side by side makes some 5,000 simulations a CPU second. On the cliff, with 4 simulations a step and a counted model,
+the second episode takes 65 steps with both memories, 109 with the short-term one and 353 with the long-term one.
 
 All games or runs advance in lockstep: states and memories are tensors with a leading axis of games, and the patterns of
 all moves follow from those on the board by one look into a table.

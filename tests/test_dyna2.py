@@ -418,9 +418,7 @@ def test_the_long_term_memory_learns_by_sarsa(tmp_path, monkeypatch):
     values = [torch.tanh(fixed[0][0, features].sum()).item() for features, _ in told]
     steps = happened[1 : len(told) + 1]  # the first was learned from before the weights were fixed
     assert sum(over for _, over in steps) == 4 and {reward for reward, _ in steps} == {0.0, 1.0}
-    for t in range(
-        1, len(told) - 1
-    ):  # the value of step 0 was looked up before the weights changed
+    for t in range(1, len(told) - 1):  # the value of step 0 was looked up before the weights changed
         reward, over = steps[t]
         following = 0.0 if over else -values[t + 1]
         assert told[t][1] == pytest.approx(reward + following - values[t], abs=1e-5)
