@@ -123,8 +123,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "Points: a win 1, a draw half. They move first in turns; ± is the standard error over all games. Each seed has "
         f"a long-term memory of its own, which has learned from {number(learned)} games that it played against itself "
         "without search. The short-term memory is kept from move to move and cleared after the game; UCT "
-        "(algos/mcts.py, bonus 1.4) keeps nothing from one move to the next. CPU seconds: on a shared and busy machine. "
-        "The search's step size, lambda and epsilon are the best of nine settings tried in matches with the same UCT."
+        "(algos/mcts.py, bonus 1.4) keeps nothing from one move to the next. CPU seconds: a shared and busy machine. "
+        "The search's step size, lambda and epsilon are the best of seven settings tried in matches with the same UCT."
     )
     parts = ["# Dyna-2", match_table(results), "![Dyna-2](dyna2.png)", notes]
     parts.append(f"Measured on: {machines(everything)}.")
