@@ -37,7 +37,7 @@ HIGHEST = 100  # no discounted return of CartPole, at 1 a step and a discount of
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    return {"largest_q": float(np.nanmax(columns[LARGEST]))}
+    return {"largest_q": float(np.nanmax(columns[LARGEST]))} if LARGEST in columns else {}  # CleanRL's says none
 
 
 def curves_figure(results: Results, published: list[dict], path: Path):
