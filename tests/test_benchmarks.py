@@ -123,7 +123,7 @@ def test_list_prints_every_command_in_full_and_does_nothing():
     for line in lines:
         script = next(word for word in line.split() if word.endswith(".py"))
         assert (ROOT / script).exists()
-        assert line.startswith(("python algos/", "python benchmarks/", "runs/peers/"))
+        assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "runs/peers/"))
         assert not set("{}|$") & set(line)
     assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --num-actors 1 --torch-threads 1 --seed 5 " in (
         "\n".join(lines)
