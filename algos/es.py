@@ -25,10 +25,11 @@ knows, so each regenerates the others' noise: only returns, and the moments of t
 curve is the same for any number of processes and machines. Noise and environments stay on the host; --cuda evaluates
 the networks on a GPU, which pays for thousands of members side by side only.
 
-Expect CartPole-v1's 500 after 10,000 to 50,000 steps, with --activation sign after 80,000 to 110,000 (2 seeds), in
-seconds on a CPU core; the paper's 1,000 on InvertedPendulum-v5 after 80,000 to 140,000 (3 seeds); its 128 on Swimmer-v5
-after 160,000 and 320,000 (2 seeds); its 2,386 on HalfCheetah-v5 after 1.1 and 1.3 million (2 seeds) with
+Expect a score of 475 on CartPole-v1 after 7,000 to 28,000 steps, with --activation sign after 32,000 to 69,000 (3 seeds
+each), in seconds on a CPU core; the paper's 1,000 on InvertedPendulum-v5 after 77,000 to 171,000 and its 128 on
+Swimmer-v5 after 160,000 to 320,000 (3 seeds); its 2,386 on HalfCheetah-v5 after 1.1 and 1.3 million (2 seeds) with
 --learning-rate 0.02. The default of 0.05 got there after a million with one seed, with another not within 800,000.
+A score once reached may dip again: Adam makes full steps, even where few members still differ.
 
 Papers
     Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864):
