@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.plot import (
-    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -147,18 +146,6 @@ def speed(results: Results) -> list[str]:
     return text
 
 
-def thumbnail(results: Results, path: Path):
-    """A small picture for the README's table: the score on HalfCheetah."""
-    figure = Figure(figsize=(2.4, 1.5), layout="constrained")
-    axes = figure.subplots()
-    curves(axes, results["es-table3-halfcheetah"], "global_step", SCORE, BLUE, scale=1e-6)
-    axes.axhline(2385.79, color=BLACK, linestyle=":", linewidth=0.8)
-    axes.set_title("HalfCheetah-v5: return", fontsize=7)
-    axes.tick_params(labelsize=6)
-    axes.set_xlabel("million steps", fontsize=6)
-    save(figure, path, dpi=110)
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
     """Write all figures and tables that there are results for; returns the README's blocks."""
     published, blocks, text = read_rows(PUBLISHED / "es.csv"), {}, ["# Evolution strategies"]
@@ -170,12 +157,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         )
         text += [f"{published[0]['source']}. {ours}", *theirs]
         blocks["es-results"] = theirs[0]
-    cheetah = results["es-table3-halfcheetah"]
-    if cheetah:
-        thumbnail(results, folder / "thumbnail.png")
-        middle = sorted_median([steps_of(seed) for seed in cheetah])
+    arrived = []
+    for row in published:
+        seeds = results[f"es-table3-{row['environment'].lower()}"]
+        middle = sorted_median([steps_of(seed) for seed in seeds]) if seeds else math.inf
         if math.isfinite(middle):
-            blocks["es-number"] = f"HalfCheetah-v5 at 2,386 after {middle / 1e6:.2f} M steps (paper: 2.88 M)"
+            arrived.append(f"{row['environment']} {middle / 1e6:.2f} M ({float(row['steps']) / 1e6:.2f} M)")
+    if arrived:
+        blocks["es-number"] = f"steps to TRPO's return (the paper's): {', '.join(arrived)}"
     steps = variants(results, folder)
     text += ["## One addition at a time", *steps] if steps else []
     text += speed(results)
