@@ -74,8 +74,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         return {}
     accuracy_figure(results, published, folder / "accuracy.png")
     run = folder.parents[1] / "runs" / "benchmark" / "es-mnist-projected" / "seed1"
+    line = folder / "line.png"
     if (run / "summary.json").exists():
-        shutil.copy(run / "line.png", folder)
+        shutil.copy(run / "line.png", line)
     header = [
         "MNIST",
         "seeds",
@@ -92,7 +93,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "# The linear network that underflows",
         table(header, rows),
         "![Accuracy over images read](accuracy.png)",
-        "![Ten logits on the way from one digit to another, in float32 and in float64](line.png)",
+        *(["![Ten logits between two digits, in float32 and in float64](line.png)"] if line.exists() else []),
         f"Published: {published['ES']['source']}. An image read is one forward pass of one perturbed network; for "
         "backpropagation, one image forwards and backwards. In float64 nothing underflows, and the network is linear.",
         f"Measured on: {machines(used)}.",
