@@ -27,7 +27,7 @@ the networks on a GPU, which pays for thousands of members side by side only.
 
 Expect a score of 475 on CartPole-v1 after 7,000 to 28,000 steps, with --activation sign after 32,000 to 69,000 (3 seeds
 each), in seconds on a CPU core; the paper's 1,000 on InvertedPendulum-v5 after 77,000 to 171,000 and its 128 on
-Swimmer-v5 after 160,000 to 320,000 (3 seeds); its 2,386 on HalfCheetah-v5 after 1.1 and 1.3 million (3 seeds) with
+Swimmer-v5 after 160,000 to 320,000 (3 seeds); its 2,386 on HalfCheetah-v5 after 1.0 to 1.3 million (3 seeds) with
 --learning-rate 0.02. The default of 0.05 got there after a million with one seed, with another not within 800,000.
 A score once reached may dip again: Adam makes full steps, even where few members still differ.
 
