@@ -68,7 +68,7 @@ def draw_figure(results: Results, path: Path):
         learning.errorbar(*line, fmt="o-", color=BLUE, markersize=4, capsize=3, label=label)
         empty[learning] = False
     learning.set(title="Long-term memory alone, without search", xscale="log")
-    learning.set(xlabel="games played against itself", ylabel="points (%)", ylim=(0, 102))
+    learning.set(xlabel="games played against itself", ylabel="points (%)", ylim=(0, 119))
 
     shown = [(name, pooled(results[name])) for name in MATCHES]
     shown = [(name, *found) for name, found in shown if found[2]][::-1]
@@ -83,12 +83,12 @@ def draw_figure(results: Results, path: Path):
     matches.set_ylim(-0.5, max(0.5, len(shown) - 0.4))
 
     for memory, (label, color) in MEMORIES.items():
-        for seed in results[f"dyna2-cliff-{memory}"]:
+        for i, seed in enumerate(results[f"dyna2-cliff-{memory}"]):
             mean, error = seed["charts/episodic_length"], seed["charts/episodic_length_error"]
             cliff.fill_between(seed["update"], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-            cliff.plot(seed["update"], mean, color=color, label=label)
+            cliff.plot(seed["update"], mean, color=color, label=label if i == 0 else None)
             empty[cliff] = False
-    cliff.axhline(13, color="black", linestyle=":", linewidth=1)
+    cliff.axhline(13, color="black", linestyle=":", linewidth=1, label="shortest way")
     cliff.set(title="CliffWalking with a counted model", xlabel="episode", ylabel="real steps", yscale="log")
     for axes, is_empty in empty.items():
         axes.grid(alpha=0.25)

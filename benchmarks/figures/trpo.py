@@ -144,14 +144,15 @@ def environments_figure(results: Results, published: list[dict], path: Path):
             if row["environment"] == env and int(row["timesteps"]) == 1_000_000:
                 color, linestyle = CODES[row["code"]]
                 axes.axhline(float(row["return"]), color=color, linestyle=linestyle, linewidth=1.3)
-        axes.set(title=f"{env}-v5", xlabel="environment steps (millions)", xlim=(0, 1.02))
+        count = f", {len(seeds)} seed{'s' * (len(seeds) > 1)}" if seeds else ""
+        axes.set(title=f"{env}-v5{count}", xlabel="environment steps (millions)", xlim=(0, 1.02))
         axes.grid(alpha=0.25)
         if env == "Reacher":
             axes.set_ylim(-30, -2)
         if env in ("Reacher", "Walker2d"):
             axes.set_ylabel("return (last 100 episodes)")
     handles = [
-        Line2D([], [], color=BLUE, linewidth=1.8, label="algos/trpo.py: mean ± std of 5 seeds, training"),
+        Line2D([], [], color=BLUE, linewidth=1.8, label="algos/trpo.py: mean ± std of the seeds, training"),
         Line2D([], [], color=BLUE, linewidth=0.6, alpha=0.6, label="each seed"),
         Line2D([], [], color=BLACK, marker="D", linestyle="", markersize=4, label="each seed, most likely actions"),
     ]
