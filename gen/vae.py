@@ -32,7 +32,8 @@ CPU seconds an epoch on one busy core, where that example takes 9 to 12; in floa
 
 A run leaves samples.png (codes from N(0, I)), reconstructions.png (originals, after epochs 1 and 9, after the last),
 plane.png (the two most telling latents walked from end to end), interpolations.png (from one picture's code to
-another's), latents.png (nats that each latent tells, and where the pictures lie in the two most telling ones).
+another's), latents.png (nats that each latent tells, and where the pictures lie in the two most telling ones); with
+--save-samples also samples.npz, fresh pictures and the codes of labelled ones, for programs that compare models.
 
 Papers
     Kingma & Welling 2014, "Auto-encoding variational Bayes" (arXiv 1312.6114): the bound, the closed form of the KL
@@ -167,6 +168,8 @@ class Args:
     """codes per picture to estimate its likelihood with, in the last row and in --evaluate"""
     nll_images: int = 100
     """test pictures to estimate it for in the last row, 0 for all; --evaluate takes all"""
+    save_samples: int = 0
+    """when training ends, write so many new pictures, and the codes of labelled ones, to samples.npz; 0 for none"""
 
     def __post_init__(self):
         default = (16, 32) if self.network == "conv" else (400,)
@@ -177,7 +180,7 @@ class Args:
         for name in least_one:
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-        for name in ["seed", "torch_threads", "train_images", "log_every", "nll_images"]:
+        for name in ["seed", "torch_threads", "train_images", "log_every", "nll_images", "save_samples"]:
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")
         for name in ["epochs", "learning_rate", "adam_eps"]:
@@ -719,7 +722,7 @@ def device_settings(args):
 
 # --- training --------------------------------------------------------------------------------
 
-WEIGHTS, ORDER, NOISE, SCORES, LIKELIHOOD, PRIOR = range(6)
+WEIGHTS, ORDER, NOISE, SCORES, LIKELIHOOD, PRIOR, SAMPLES = range(7)
 BINARIZE_STATIC, BINARIZE_TEST, BINARIZE_SCORED = range(3)  # of a stream of their own, the same for every --seed
 
 
@@ -766,8 +769,8 @@ def learning_rate(args: Args, progress: float) -> float:
 
 
 def load_data(args: Args, device: torch.device) -> tuple:
-    """Training pictures, test pictures [n, c, h, w] as uint8 on the device, test labels [n] or None."""
-    train, _, test, test_labels = load_pictures(args)
+    """Training pictures, test pictures [n, c, h, w] as uint8 on the device, their labels [n] or None each."""
+    train, labels, test, test_labels = load_pictures(args)
     train, test = train[: args.train_images or None].to(device), test.to(device)
     if args.batch_size > len(train):
         raise UsageError(f"--batch-size: at most {len(train)}, as many as there are pictures to train on")
@@ -775,7 +778,7 @@ def load_data(args: Args, device: torch.device) -> tuple:
         train = bernoulli(train, generator(device, 0, BINARIZE_STATIC))
     if args.binarize != "none":
         test = bernoulli(test, generator(device, 0, BINARIZE_TEST))
-    return train, test, test_labels
+    return train, test, labels, test_labels
 
 
 def make_model(args: Args, train: torch.Tensor, device: torch.device) -> VAE:
@@ -898,6 +901,21 @@ def draw_latents(run: Run, model: VAE, test: torch.Tensor, labels: torch.Tensor 
     run.picture(run.dir / "latents.png")
 
 
+@torch.no_grad()
+def save_samples(run: Run, model: VAE, args: Args, pictures: torch.Tensor, test: torch.Tensor, labels, test_labels):
+    """samples.npz: new pictures uint8 [n, c, h, w], seconds that drawing them took, codes (mu) of labelled pictures."""
+    rng, start = generator(pictures.device, args.seed, SAMPLES), time.perf_counter()
+    z = torch.randn(args.save_samples, args.latent_dim, generator=rng, device=pictures.device)
+    samples = torch.cat([(model.recon(part) * 255).round().byte() for part in z.split(500)])
+    samples = samples if args.binarize == "none" else bernoulli(samples, rng)  # as the pictures it has learned from
+    arrays = {"samples": samples.numpy(force=True), "seconds": time.perf_counter() - start}
+    if labels is not None:
+        for name, x, y in (("train", pictures, labels), ("test", test, test_labels)):
+            arrays[f"{name}_codes"] = latent_statistics(model, x[:10_000])[0].numpy(force=True)
+            arrays[f"{name}_labels"] = y[: len(x)][:10_000].numpy()  # fewer with --train-images
+    np.savez_compressed(run.dir / "samples.npz", **arrays)
+
+
 def train(args: Args) -> dict:
     """Train, write the run's folder, and return the last row of its metrics. Raises UsageError, before it writes.
 
@@ -910,7 +928,7 @@ def train(args: Args) -> dict:
         return learn(args, checkpoint, make_model(args, data[0], device), *data)
 
 
-def learn(args: Args, checkpoint: dict | None, model: VAE, pictures: torch.Tensor, test: torch.Tensor, labels) -> dict:
+def learn(args: Args, checkpoint: dict | None, model: VAE, pictures, test, labels, test_labels) -> dict:
     """The loop: a batch, an update, and now and then a row of metrics, pictures, a checkpoint."""
     device, row = pictures.device, {}
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, eps=args.adam_eps, fused=True)
@@ -1005,7 +1023,9 @@ def learn(args: Args, checkpoint: dict | None, model: VAE, pictures: torch.Tenso
 
         if run:
             run.plot("eval/loss")
-            draw_latents(run, model, test, labels, args)
+            draw_latents(run, model, test, test_labels, args)
+            if args.save_samples:
+                save_samples(run, model, args, pictures, test, labels, test_labels)
             nll = f", -log p(x) {row['eval/nll']:.2f} +- {row['eval/nll_error']:.2f}" if args.kl_weight else ""
             result = f"test loss {row['eval/loss']:.2f} nats per picture{nll}"
             print(f"{result} after {row['charts/epoch']:g} epochs at {row['charts/SPS']:,.0f} pictures/s: {run.dir}")
@@ -1018,7 +1038,7 @@ def evaluate(folder: Path) -> tuple[float, float]:
     if args.kl_weight == 0:
         raise UsageError(f"--evaluate {folder}: an autoencoder (--kl-weight 0) gives no likelihood")
     with torch_settings(args), device_settings(args) as device:
-        pictures, test, _ = load_data(args, device)
+        pictures, test, *_ = load_data(args, device)
         model = make_model(args, pictures, device)
         try:
             model.load_state_dict(checkpoint["model"])

@@ -23,6 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
     "gen/vae.py": [
         (
+            "latent_statistics(model, x[:10_000])[0]",
+            "latent_statistics(model, test[:10_000])[0]",
+            "the codes of training pictures are theirs",
+        ),
+        (
             "0.5 * (mu**2 + logvar.exp() - logvar - 1)",
             "0.5 * (mu**2 + logvar.exp() - logvar)",
             "the KL divergence is 0 where q(z|x) is the prior",

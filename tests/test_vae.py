@@ -285,6 +285,27 @@ def test_evaluate_repeats_the_likelihood_of_the_last_row(tmp_path):
     assert evaluate(tmp_path / "run") == (row["eval/nll"], row["eval/nll_error"])
 
 
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_samples_and_codes_are_saved_when_asked_for(tmp_path, binarize):
+    flags = SMALL | {"epochs": 1.0, "binarize": binarize, "train_images": 900, "save_samples": 700}
+    train(Args(**flags, run_dir=tmp_path / "run"))
+    saved = np.load(tmp_path / "run/samples.npz")
+    assert saved["samples"].shape == (700, 1, 28, 28) and saved["samples"].dtype == np.uint8
+    assert (set(np.unique(saved["samples"])) == {0, 255}) == (binarize == "dynamic")
+    assert len(np.unique(saved["samples"].reshape(700, -1), axis=0)) == 700 and saved["seconds"] > 0
+    args, checkpoint = vae.load_run(tmp_path / "run", "--run", Args)
+    pictures, test, labels, test_labels = vae.load_data(args, torch.device("cpu"))
+    model = vae.make_model(args, pictures, torch.device("cpu"))
+    model.load_state_dict(checkpoint["model"])
+    for name, x, y in (("train", pictures, labels), ("test", test, test_labels)):
+        codes = model.encode(x.float() / 255)[0].numpy(force=True)
+        assert saved[f"{name}_codes"].shape == (len(x), 3) and saved[f"{name}_codes"].dtype == np.float32
+        assert np.allclose(saved[f"{name}_codes"], codes, atol=1e-4)
+        assert saved[f"{name}_labels"].tolist() == y[: len(x)].tolist()
+    ink = saved["samples"].mean() / 255
+    assert ink == pytest.approx(pictures.float().mean().item() / 255, rel=0.4)  # as much as the pictures have
+
+
 def test_every_update_takes_a_full_batch_and_every_epoch_each_picture_once():
     order = Order(10, 4, 3, torch.device("cpu"))
     taken = torch.cat([order.batch(step) for step in range(10)]).view(4, 10)
@@ -512,6 +533,7 @@ def test_without_a_network_it_says_what_to_do(dataset, tmp_path, monkeypatch):
         ({"dataset": "photos", "image_size": 200}, "--image-size"),
         ({"latent_dim": 0}, "--latent-dim"),
         ({"nll_images": -1}, "--nll-images"),
+        ({"save_samples": -1}, "--save-samples"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(args, complaint, tmp_path):
