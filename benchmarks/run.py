@@ -394,7 +394,8 @@ def run_all(runs: list[Run], jobs: int, peers_dir: Path | None) -> list[str]:
     alone = sorted((run for run in runs if run.entry.alone), key=lambda run: run.seed)
     shared = [run for run in runs if not run.entry.alone]
     children, failures, done = Children(), [], 0
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for stopping in (signal.SIGINT, signal.SIGTERM):  # in a shell's background Ctrl-C is ignored, here and in children
+        signal.signal(stopping, signal.default_int_handler)
     for phase, workers in ((alone, 1), (shared, jobs)):
         executor = concurrent.futures.ThreadPoolExecutor(workers)
         futures = {executor.submit(execute, run, children, peers_dir): run for run in phase}

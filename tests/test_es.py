@@ -425,8 +425,7 @@ def test_a_folder_that_cannot_be_resumed_says_so(tmp_path):
 def test_ctrl_c_ends_every_process_and_leaves_a_run_to_resume(tmp_path):
     flags = ["--env-id", "InvertedPendulum", "--num-actors", "2", "--population", "8", "--group-size", "4"]
     command = [sys.executable, "algos/es.py", *flags, "--checkpoint-every", "2", "--run-dir", tmp_path]
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # shells ignore it in the background
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **heeding)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "metrics.csv").exists() or len((tmp_path / "metrics.csv").read_text().splitlines()) < 5:
         assert time.monotonic() < deadline and process.poll() is None
