@@ -68,6 +68,9 @@ decision='--dataset mnist --total-timesteps 200000'
 mnist='--dataset mnist --torch-threads 1'
 burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
 burda="$burda --schedule stages --nll-images 1000"
+gan_mnist="$mnist --bf16 --epochs 6.4"
+gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
+gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
@@ -347,4 +350,19 @@ vae-plane        | 1 | 1 | python gen/vae.py $mnist --epochs 10 --latent-dim 2
 
 # the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
 vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --likelihood gaussian --noise-std 1 --kl-weight {0.1,0.3,1,3,10}
+
+[gan]
+
+# MNIST: plain, with minibatch discrimination, with InfoGAN's codes; 5,700 updates and some more
+gan-mnist            | 1   | 1 | python gen/gan.py $gan_mnist
+gan-minibatch        | 1   | 1 | python gen/gan.py $gan_mnist --minibatch-discrimination
+gan-codes            | 1-3 | 1 | python gen/gan.py $gan_mnist --codes 10 --continuous-codes 2
+
+# CIFAR-10 as far as a CPU gets in minutes; then 100,000 updates, as the published table counts them
+gan-cifar10{,-minibatch}       | 1 | 1  | python gen/gan.py --dataset cifar10 --torch-threads 1 --bf16 --epochs 7.5 {,--minibatch-discrimination}
+gan-cifar10-long{,-minibatch}  | 1 | 8+ | python gen/gan.py --dataset cifar10 --cuda --width 128 --epochs 128 --eval-images 10000 --judge-updates 4000 {,--minibatch-discrimination}
+
+# pictures per second beside PyTorch's example, at 64 pixels with its widths
+gan-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/gan.py $gan_speed {,--bf16}
+examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.py --updates 30
 TABLE

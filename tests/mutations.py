@@ -21,6 +21,68 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
+    "gen/gan.py": [
+        (
+            "F.softplus(-on_real) + F.softplus(on_fake)",
+            "F.softplus(-on_real) + F.softplus(-on_fake)",
+            "the discriminator calls generated pictures generated",
+        ),
+        (
+            "return F.softplus(-on_fake) +",
+            "return -F.softplus(on_fake) +",
+            "the generator's loss does not saturate while the discriminator is sure",
+        ),
+        (
+            "discriminator_loss(discriminator, real, fake.detach(), latents, args)",
+            "discriminator_loss(discriminator, real, fake.detach() * 0, latents, args)",
+            "the discriminator sees what the generator draws",
+        ),
+        (
+            "(-distances).exp().sum(1)",
+            "(-distances).exp().sum(2)",
+            "the closeness is summed over the pictures of the batch, not over the directions",
+        ),
+        (
+            "cov_a.trace() + cov_b.trace() - 2 * both",
+            "cov_a.trace() + cov_b.trace() - both",
+            "the Frechet distance of a Gaussian to itself is 0",
+        ),
+        (
+            "values.clamp(min=0).sqrt() @ vectors.T",
+            "values.clamp(min=0) @ vectors.T",
+            "what is multiplied from both sides is the root of the covariance",
+        ),
+        (
+            "torch.rand(num, args.latent_dim, generator=rng, device=rng.device) * 2 - 1",
+            "torch.rand(num, args.latent_dim, generator=rng, device=rng.device)",
+            "the noise reaches from -1 to 1",
+        ),
+        (
+            "fill_diagonal_(math.inf)",
+            "fill_diagonal_(0)",
+            "a picture is not its own neighbour",
+        ),
+        (
+            "count = num_processes() * x.numel() // x.shape[1]",
+            "count = x.numel() // x.shape[1]",
+            "batch statistics are those of all processes",
+        ),
+        (
+            "    sum_gradients(discriminator)\n",
+            "",
+            "the processes add up the discriminator's gradients",
+        ),
+        (
+            "if collapsed and varied:",
+            "if collapsed and not varied:",
+            "a collapse is said when it happens",
+        ),
+        (
+            "counts.argmax(1)[found] != test_labels",
+            "found != test_labels",
+            "a code stands for the label that most of its training pictures have",
+        ),
+    ],
     "gen/vae.py": [
         (
             "latent_statistics(model, x[:10_000])[0]",
