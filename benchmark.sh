@@ -72,6 +72,14 @@ gan_mnist="$mnist --bf16 --epochs 6.4"
 gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
 gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
+# DRAW: how it begins; cartoons with the post's batches, filters and squared error
+start='--bf16 --no-anneal-lr --epochs 1.7 --log-every 50 --test-images 100'
+cartoons='--dataset emoji --read-size 5 --batch-size 64 --torch-threads 1 --bf16'
+
+# RevNet-38 on CIFAR-10, as the paper's authors train it
+revnet='--dataset cifar10 --batch-size 100'
+blocks='--dataset cifar10 --batch-size 2 --epochs 0.00004 --eval-images 2 --torch-threads 1'
+
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
@@ -331,6 +339,14 @@ es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --learnin
 es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --total-timesteps 1200000 --log-every 10
 es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --total-timesteps 1200000 --log-every 10
 
+[pixelcnn]
+
+# small networks for the CPU, in CPU seconds; then as large as a GPU allows
+pixelcnn-mnist         | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py $mnist --bf16 --binarize dynamic --channels 32 --batch-size 16 --epochs 0.5 --log-every 375
+pixelcnn-cifar10       | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset cifar10 --torch-threads 1 --bf16 --channels 48 --epochs 0.2 --log-every 250 --eval-images 500
+pixelcnn-mnist-long    | 1 | 8+ | python gen/pixelcnn.py --dataset mnist --cuda --bf16 --binarize dynamic --channels 96 --layers 8 --batch-size 64 --epochs 30 --eval-images 0
+pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --cuda --bf16 --channels 192 --layers 12 --batch-size 64 --epochs 30 --eval-images 0
+
 [vae]
 
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
@@ -365,4 +381,34 @@ gan-cifar10-long{,-minibatch}  | 1 | 8+ | python gen/gan.py --dataset cifar10 --
 # pictures per second beside PyTorch's example, at 64 pixels with its widths
 gan-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/gan.py $gan_speed {,--bf16}
 examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.py --updates 30
+
+[draw]
+
+# the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
+draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs {8,3,2} {,--no-attention,--binarize static}
+draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --epochs 60 {,--no-attention}
+draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --num-steps 64 --epochs 100
+
+# why learning stands still: what the filters and the canvas begin with
+draw-start-overlapping-{mean,zero}  | 1 | 1 | python gen/draw.py $mnist $start --start-canvas {mean,zero}
+draw-start-sparse-{mean,zero}       | 1 | 1 | python gen/draw.py $mnist $start --start-attention sparse --start-canvas {mean,zero}
+
+# updates per second beside plain eager code
+draw-speed-{float32,bf16,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --no-attention}
+draw-speed-plain                 | 1 | all | python benchmarks/peers/plain_draw.py --updates 800
+
+# the colour post's proposals, on cartoons: a larger code, more steps, ten times as long
+draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {5,5,5,50}
+
+[revnet]
+
+# CIFAR-10 with both backward passes, as far as a CPU gets in minutes; then the paper's 80,000 updates, for a GPU
+revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py $revnet --augment --torch-threads 1 --epochs 0.8 --log-every 50 --eval-images 2000 {,--store-activations}
+revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py $revnet --augment --cuda --epochs 160 {,--store-activations}
+revnet-{110,164}-long     | 1   | 8+ | python gen/revnet.py $revnet --augment --cuda --epochs 160 --filters 32 32 64 128 --depth {110,164 --bottleneck}
+
+# CPU seconds of an update; bytes kept for the backward pass, over the number of blocks
+revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py $revnet --torch-threads 1 --epochs 0.03 --log-every 5 --eval-images 100 {,--store-activations}
+revnet-blocks-{8,32,128}         | 1   | 1   | python gen/revnet.py $blocks --blocks {2 3 3,10 11 11,42 43 43}
+revnet-blocks-{8,32,128}-stored  | 1   | 1   | python gen/revnet.py $blocks --store-activations --blocks {2 3 3,10 11 11,42 43 43}
 TABLE

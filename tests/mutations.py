@@ -83,6 +83,217 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "a code stands for the label that most of its training pictures have",
         ),
     ],
+    "gen/draw.py": [
+        (
+            "0.5 * (mu**2 + (2 * logsigma).exp() - 1) - logsigma",
+            "0.5 * (mu**2 + (2 * logsigma).exp()) - logsigma",
+            "the KL divergence is 0 where a code tells nothing",
+        ),
+        (
+            "torch.stack(drawing.kl).sum(0)",
+            "torch.stack(drawing.kl).mean(0)",
+            "the KL divergences of all steps are summed",
+        ),
+        (
+            "logsigma.exp() * noise[:, step]",
+            "logsigma.exp() * noise[:, 0]",
+            "every step has noise of its own",
+        ),
+        (
+            "- num_filters / 2 - 0.5",
+            "- num_filters / 2",
+            "the filters lie evenly around the centre",
+        ),
+        (
+            "F_x, F_y = exponents",
+            "F_y, F_x = exponents",
+            "the first number moves the grid across, the second down",
+        ),
+        (
+            "(-0.5 / variance).view",
+            "(-1.0 / variance).view",
+            "a Gaussian's exponent has a half",
+        ),
+        (
+            "patch / grid.intensity.view(-1, 1, 1, 1)",
+            "patch * grid.intensity.view(-1, 1, 1, 1)",
+            "what is written is divided by the intensity that multiplies what is read",
+        ),
+        (
+            "error = x - canvas.sigmoid()  # (3)",
+            "error = x - canvas  # (3)",
+            "the error is that of the picture, not of its logits",
+        ),
+        (
+            "torch.ops.aten.tanh_backward(d_cell * take, candidate)",
+            "torch.ops.aten.tanh_backward(d_cell * keep, candidate)",
+            "the candidate's gradient passes the gate that took it",
+        ),
+        (
+            "d_seen, d_cell * keep, d_weight",
+            "d_seen, d_cell, d_weight",
+            "what is forgotten gets no gradient",
+        ),
+        (
+            "2 * math.log(stride / 2), math.log(share)",
+            "0.0, math.log(share)",
+            "the first filters touch",
+        ),
+        (
+            "** 2).flatten(1).sum(1) / (2 * args.noise_std**2)",
+            "** 2).flatten(1).mean(1) / (2 * args.noise_std**2)",
+            "the squared error is a sum over pixels",
+        ),
+        (
+            "noise[share], args, loss_function",
+            "noise[: share.stop - share.start], args, loss_function",
+            "every process takes its own share of the noise",
+        ),
+        (
+            "generator(device, args.seed, NOISE, row_number)",
+            "generator(device, args.seed, NOISE)",
+            "every row has noise of its own",
+        ),
+    ],
+    "gen/pixelcnn.py": [
+        (
+            "features.tanh() * gates.sigmoid()",
+            "features.tanh() * gates.tanh()",
+            "a gate lets through between nothing and all",
+        ),
+        (
+            'of_input < of_output.unsqueeze(1) if kind == "A"',
+            'of_input <= of_output.unsqueeze(1) if kind == "A"',
+            "the first layer does not see the colour it predicts",
+        ),
+        (
+            "torch.arange(outputs) % size * colours // size",
+            "torch.arange(outputs) * colours // outputs",
+            "features and gates are divided into colours apart",
+        ),
+        (
+            "F.conv2d(x, self.weight * self.mask, self.bias)",
+            "F.conv2d(x, self.weight, self.bias)",
+            "the pixel's own colours are masked",
+        ),
+        (
+            "F.pad(x, (0, 0, 1, -1)), x  #",
+            "x, x  #",
+            "the vertical stack sees the rows above only",
+        ),
+        (
+            "F.pad(v, (0, 0, self.reach, 0))",
+            "F.pad(v, (0, 0, self.reach - 1, 1))",
+            "the vertical stack looks up, not down",
+        ),
+        (
+            "h[..., self.reach :] + found",
+            "h[..., : -self.reach] + found",
+            "the residual is the pixel's own",
+        ),
+        (
+            "nats.view(len(pictures), -1).sum(1)",
+            "nats.view(len(pictures), -1).mean(1)",
+            "the likelihood is a sum over pixels and colours",
+        ),
+        (
+            "values = pictures.permute(0, 2, 3, 1)",
+            "values = pictures.permute(0, 3, 2, 1)",
+            "values are those of the predicted pixels",
+        ),
+        (
+            "known[:, :, i - 1]",
+            "known[:, :, i]",
+            "when a row is drawn, the one above is what is known",
+        ),
+        (
+            "(logits - (-noise.log()).log()).argmax(1)",
+            "logits.argmax(1)",
+            "pixels are drawn, not chosen",
+        ),
+        (
+            "return nats / (math.prod(shape) * math.log(2))",
+            "return nats / math.prod(shape)",
+            "bits, not nats",
+        ),
+        (
+            "args.learning_rate * (1 - step / total_steps)",
+            "args.learning_rate",
+            "the step size falls",
+        ),
+        (
+            "update(model, optimizer, batch[share], args",
+            "update(model, optimizer, batch, args",
+            "every process takes its share",
+        ),
+    ],
+    "gen/revnet.py": [
+        (
+            "dy1 = dy1 + dg[0]  # y1",
+            "dy1 = dy1 + 0 * dg[0]  # y1",
+            "y1 counts by way of y2, too",
+        ),
+        (
+            "return ((y1 - f).detach(), x2.detach()), (dy1, dy2 + df[0]), [*df[1:], *dg[1:]]",
+            "return ((y1 - f).detach(), x2.detach()), (dy1, dy2 + df[0]), [*dg[1:], *df[1:]]",
+            "every gradient goes to its own parameter",
+        ),
+        (
+            "g = block.g(y1, False)  # the",
+            "g = block.g(y1, True)  # the",
+            "running averages move once in an update",
+        ),
+        (
+            "y = block(*x, False)",
+            "y = block(*x, True)",
+            "running averages move once where a block cannot be undone, too",
+        ),
+        (
+            "return y1 - self.f(x2, False), x2",
+            "return y1 - self.f(y2, False), x2",
+            "F gets the half that was computed back",
+        ),
+        (
+            "self.reversible = stride == 1 and before == after",
+            "self.reversible = True",
+            "a block that halves the picture cannot be undone",
+        ),
+        (
+            "ctx.save_for_backward(y, None if stage.blocks[0].reversible else x)",
+            "ctx.save_for_backward(y, x, *[y.clone() for _ in stage.blocks])",
+            "what is kept does not grow with depth",
+        ),
+        (
+            "return sum_over_processes(grad.clone())",
+            "return grad",
+            "batch statistics pass the gradients of all processes on",
+        ),
+        (
+            "self.running_var.lerp_(var * count / (count - 1), 0.1)",
+            "self.running_var.lerp_(var, 0.1)",
+            "the running variance is the unbiased one, with two processes as with one",
+        ),
+        (
+            "columns = torch.where(mirrored, columns.flip(1), columns) + shifts[1]",
+            "columns = columns.flip(1) + shifts[1]",
+            "half of the pictures are mirrored",
+        ),
+        (
+            '[p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0}',
+            '[p for p in model.parameters() if p.dim() == 1], "weight_decay": args.weight_decay}',
+            "batch normalization does not decay",
+        ),
+        (
+            "model.eval()\n    sums = torch.zeros(2",
+            "sums = torch.zeros(2",
+            "test pictures are normalized by the running averages",
+        ),
+        (
+            "update_averages)).to(self.mean.dtype)",
+            "update_averages))",
+            "the sums stay in float32 when the convolutions are in bfloat16",
+        ),
+    ],
     "gen/vae.py": [
         (
             "latent_statistics(model, x[:10_000])[0]",

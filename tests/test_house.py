@@ -70,6 +70,25 @@ class Tiny:
 
 
 TINY = {
+    "gen/colorizer.py": Tiny(
+        flags="--width 2 --train-images 40 --torch-threads 1",
+        few="--epochs 0.5",
+        more="--epochs 1",
+        weights=("generator", "discriminator"),
+    ),
+    "gen/pixelcnn.py": Tiny(
+        flags="--batch-size 8 --channels 4 --layers 2 --train-images 40 --eval-images 8 --torch-threads 1 --binarize static",
+        few="--epochs 0.4",
+        more="--epochs 0.8",
+        weights=("model",),
+    ),
+    "gen/revnet.py": Tiny(
+        flags="--filters 4 4 8 --blocks 1 2 --batch-size 20 --train-images 200 --eval-images 50 --torch-threads 1",
+        few="--epochs 0.2",
+        more="--epochs 0.4",
+        weights=("model",),
+        constant=r"\.(mean|std)$",
+    ),
     "gen/vae.py": Tiny(
         flags="--batch-size 100 --hidden 16 --latent-dim 4 --nll-samples 10 --nll-images 10 --torch-threads 1",
         few="--epochs 0.4",
@@ -81,6 +100,12 @@ TINY = {
         few="--epochs 0.2",
         more="--epochs 0.4",
         weights=("generator", "discriminator"),
+    ),
+    "gen/draw.py": Tiny(
+        flags="--batch-size 100 --hidden-size 8 --latent-dim 3 --num-steps 3 --test-images 20 --torch-threads 1",
+        few="--epochs 0.2",
+        more="--epochs 0.4",
+        weights=("model",),
     ),
     "algos/dynamic_programming.py": Tiny(
         flags="--env-id FrozenLake-v1 --num-runs 10",

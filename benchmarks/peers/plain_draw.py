@@ -1,0 +1,129 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "numpy==2.4.6",
+#     "torch==2.13.0",
+# ]
+# ///
+"""DRAW as it is most often written in PyTorch, eager and float32, to measure gen/draw.py against: MNIST, CPU seconds.
+
+    python benchmarks/peers/plain_draw.py --updates 300 --run-dir runs/plain
+
+Two nn.LSTMCell, a linear layer for everything else, filters by bmm, the sigmoid before the cross-entropy, Adam with
+beta1 0.5 and gradients clipped at 5, the attention's and the canvas's beginnings at zero. The settings are those of
+../../gen/draw.py: T = 10, z = 100, LSTM 256, read 2x2, write 5x5, batches of 128, each binarized anew. A row is 50
+updates: time/elapsed are the CPU seconds so far, losses/loss the mean bound of these updates in nats.
+"""
+
+import argparse
+import csv
+import gzip
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+A = B = 28
+
+
+class DrawModel(nn.Module):
+    def __init__(self, T=10, z_size=100, enc_size=256, dec_size=256, read_N=2, write_N=5):
+        super().__init__()
+        self.T, self.z_size, self.enc_size, self.dec_size = T, z_size, enc_size, dec_size
+        self.read_N, self.write_N = read_N, write_N
+        self.encoder = nn.LSTMCell(2 * read_N * read_N + dec_size, enc_size)
+        self.fc_mu = nn.Linear(enc_size, z_size)
+        self.fc_sigma = nn.Linear(enc_size, z_size)
+        self.decoder = nn.LSTMCell(z_size, dec_size)
+        self.fc_read = nn.Linear(dec_size, 5)
+        self.fc_attention = nn.Linear(dec_size, 5)
+        self.fc_write = nn.Linear(dec_size, write_N * write_N)
+
+    def filterbank(self, parameters, N):
+        gx, gy, log_sigma2, log_delta, log_gamma = parameters.split(1, 1)
+        gx = (A + 1) / 2 * (gx + 1)
+        gy = (B + 1) / 2 * (gy + 1)
+        delta = (max(A, B) - 1) / (N - 1) * torch.exp(log_delta)
+        grid = torch.arange(1, N + 1, dtype=torch.float32).view(1, -1)
+        mu_x = (gx + (grid - N / 2 - 0.5) * delta).view(-1, N, 1)
+        mu_y = (gy + (grid - N / 2 - 0.5) * delta).view(-1, N, 1)
+        a = torch.arange(1, A + 1, dtype=torch.float32).view(1, 1, -1)
+        b = torch.arange(1, B + 1, dtype=torch.float32).view(1, 1, -1)
+        sigma2 = torch.exp(log_sigma2).view(-1, 1, 1)
+        Fx = torch.exp(-((a - mu_x) ** 2) / (2 * sigma2))
+        Fy = torch.exp(-((b - mu_y) ** 2) / (2 * sigma2))
+        Fx = Fx / (Fx.sum(2, keepdim=True) + 1e-8)
+        Fy = Fy / (Fy.sum(2, keepdim=True) + 1e-8)
+        return Fx, Fy, torch.exp(log_gamma)
+
+    def read(self, x, x_hat, h_dec):
+        Fx, Fy, gamma = self.filterbank(self.fc_read(h_dec), self.read_N)
+
+        def glimpse(image):
+            return Fy.bmm(image.view(-1, B, A)).bmm(Fx.transpose(1, 2)).view(-1, self.read_N**2) * gamma
+
+        return torch.cat([glimpse(x), glimpse(x_hat)], dim=1)
+
+    def write(self, h_dec):
+        w = self.fc_write(h_dec).view(-1, self.write_N, self.write_N)
+        Fx, Fy, gamma = self.filterbank(self.fc_attention(h_dec), self.write_N)
+        return Fy.transpose(1, 2).bmm(w).bmm(Fx).view(-1, B * A) / gamma
+
+    def forward(self, x):
+        n = x.size(0)
+        h_enc, h_dec = torch.zeros(n, self.enc_size), torch.zeros(n, self.dec_size)
+        enc_state, dec_state = torch.zeros(n, self.enc_size), torch.zeros(n, self.dec_size)
+        c, kl = torch.zeros(n, B * A), 0
+        for _ in range(self.T):
+            x_hat = x - torch.sigmoid(c)
+            r = self.read(x, x_hat, h_dec)
+            h_enc, enc_state = self.encoder(torch.cat([r, h_dec], dim=1), (h_enc, enc_state))
+            mu, log_sigma = self.fc_mu(h_enc), self.fc_sigma(h_enc)
+            z = mu + torch.exp(log_sigma) * torch.randn(n, self.z_size)
+            kl = kl + 0.5 * torch.sum(mu**2 + torch.exp(2 * log_sigma) - 2 * log_sigma - 1, dim=1)
+            h_dec, dec_state = self.decoder(z, (h_dec, dec_state))
+            c = c + self.write(h_dec)
+        recon = F.binary_cross_entropy(torch.sigmoid(c), x, reduction="none").sum(1)
+        return (recon + kl).mean()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of MNIST's four files")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    with gzip.open(args.data_dir / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, A * B)
+    loader = DataLoader(TensorDataset(torch.from_numpy(images / np.float32(255))), 128, shuffle=True, drop_last=True)
+    model = DrawModel()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    with (args.run_dir / "metrics.csv").open("w", newline="", buffering=1) as file:
+        rows = csv.writer(file)
+        rows.writerow(["global_step", "losses/loss", "time/elapsed"])
+        step, total, start = 0, 0.0, time.process_time()
+        while step < args.updates:
+            for (x,) in loader:
+                loss = model(torch.bernoulli(x))
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 5)
+                optimizer.step()
+                total, step = total + loss.item(), step + 1
+                if step % 50 == 0:
+                    rows.writerow([step * 128, total / 50, time.process_time() - start])
+                    total = 0.0
+                if step == args.updates:
+                    break
+
+
+if __name__ == "__main__":
+    main()
