@@ -80,6 +80,12 @@ cartoons='--dataset emoji --read-size 5 --batch-size 64 --torch-threads 1 --bf16
 revnet='--dataset cifar10 --batch-size 100'
 blocks='--dataset cifar10 --batch-size 2 --epochs 0.00004 --eval-images 2 --torch-threads 1'
 
+# chat: messages of the Ubuntu channel, fetched once (without a network: python benchmarks/ubuntu_chat.py says what to do)
+ubuntu='python benchmarks/ubuntu_chat.py'
+timed='python benchmarks/cpu_clock.py benchmarks/ubuntu_chat.py'
+messages='--data data/ubuntu-irc.txt.gz'
+one_thread='--torch-threads 1'
+
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
@@ -411,4 +417,16 @@ revnet-{110,164}-long     | 1   | 8+ | python gen/revnet.py $revnet --augment --
 revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py $revnet --torch-threads 1 --epochs 0.03 --log-every 5 --eval-images 100 {,--store-activations}
 revnet-blocks-{8,32,128}         | 1   | 1   | python gen/revnet.py $blocks --blocks {2 3 3,10 11 11,42 43 43}
 revnet-blocks-{8,32,128}-stored  | 1   | 1   | python gen/revnet.py $blocks --store-activations --blocks {2 3 3,10 11 11,42 43 43}
+
+[chat_rnn]
+
+# the built-in chat, whose entropy is known; the real one, beside counting (Kneser-Ney) on the same split and vocabulary
+chat-grammar     | 1-3 | 1 | python gen/chat_rnn.py $one_thread
+chat-ubuntu      | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 12 --dropout 0.5 --learning-rate 0.004 --bf16 $one_thread
+chat-tied        | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 12 --dropout 0.5 --learning-rate 0.004 --bf16 --tied-weights $one_thread
+chat-kneser-ney  | 1   | 1 | $ubuntu benchmarks/kneser_ney.py $messages
+
+# words per CPU second at 10,000 words and the same network, beside PyTorch's example
+chat-speed-{float32,bf16,softmax}  | 1-3 | all | $timed gen/chat_rnn.py $messages --max-vocabulary 10000 --test-share 0.01 --epochs 0.1 --log-every 50 --judged 20 $one_thread {,--bf16,--cutoffs}
+chat-speed-example                 | 1-3 | all | $ubuntu benchmarks/peers/examples_wlm.py $messages
 TABLE

@@ -107,6 +107,12 @@ TINY = {
         more="--epochs 0.4",
         weights=("model",),
     ),
+    "gen/chat_rnn.py": Tiny(
+        flags="--num-messages 600 --width 12 --num-layers 1 --cutoffs 20 60 --judged 20 --torch-threads 1",
+        few="--epochs 0.3",
+        more="--epochs 0.6",
+        weights=("model",),
+    ),
     "algos/dynamic_programming.py": Tiny(
         flags="--env-id FrozenLake-v1 --num-runs 10",
         few="--total-sweeps 5",

@@ -1,0 +1,148 @@
+"""Figures and tables of gen/revnet.py, for benchmarks/plot.py."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.plot import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PUBLISHED,
+    Result,
+    Results,
+    curves,
+    machines,
+    number,
+    ratios,
+    read_rows,
+    save,
+    table,
+)
+
+ACCURACY, KEPT, ERROR = "eval/accuracy", "charts/kept_mb", "eval/inversion_error"
+COLUMNS = [
+    "global_step", "charts/epoch", "losses/loss", "losses/accuracy", "eval/loss", ACCURACY, ERROR, KEPT, "time/elapsed",
+]  # fmt: skip
+BLOCKS = [8, 32, 128]
+BATCH = 100  # pictures of an update
+
+
+def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
+    """CPU seconds of an update: the least of the rows after the first, which neighbours disturbed least."""
+    if "speed" not in name or len(columns["time/elapsed"]) < 2:
+        return {}
+    seconds = np.diff(columns["time/elapsed"]) / (np.diff(columns["global_step"]) / BATCH)
+    return {"least seconds of an update": float(seconds.min())}
+
+
+def seconds(result: Result) -> float:
+    return result.summary["facts"].get("least seconds of an update", float("nan"))
+
+
+def blocks_part(results: Results, folder: Path) -> list[str]:
+    """Bytes kept for the backward pass over the number of blocks."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes, rows = figure.subplots(), []
+    kept = {}
+    for label, color, suffix in (("computed back", BLUE, ""), ("stored", ORANGE, "-stored")):
+        found = [results[f"revnet-blocks-{blocks}{suffix}"] for blocks in BLOCKS]
+        kept[label] = [seeds[0].final(KEPT) if seeds else float("nan") for seeds in found]
+        axes.plot(BLOCKS, kept[label], "o-", color=color, label=f"activations {label}")
+    for i, blocks in enumerate(BLOCKS):
+        stored, computed = kept["stored"][i], kept["computed back"][i]
+        error = [seed.final(ERROR) for seed in results[f"revnet-blocks-{blocks}"]]
+        cells = [f"{blocks}", f"{4 * blocks + 2}", f"{stored:.3f}", f"{computed:.3f}", f"{computed / stored:.3f}"]
+        rows.append([*cells, f"{error[0]:.0e}" if error else "-"])
+    axes.set(xlabel="blocks", ylabel="MB a picture, kept for the backward pass", title="CIFAR-10, 32-32-64-112")
+    axes.set(xscale="log", yscale="log", xticks=BLOCKS, xticklabels=BLOCKS)
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    save(figure, folder / "blocks.png")
+    header = ["blocks", "layers", "stored, MB a picture", "computed back", "ratio", "largest error of a stage's input"]
+    note = (
+        "Every tensor that PyTorch saves for the backward pass, each memory once, parameters not counted, in training "
+        "on CIFAR-10. While a block is differentiated, its own activations exist as well, one block's at a time. The last "
+        "column is of 100 test pictures after one update."
+    )
+    return ["## What is kept for the backward pass", table(header, rows), note, "![bytes over blocks](blocks.png)"]
+
+
+def speed_part(results: Results) -> list[str]:
+    """CPU seconds of an update and bytes of RevNet-38, both ways, beside MemCNN's two networks."""
+    computed, stored = results["revnet-speed-computed"], results["revnet-speed-stored"]
+    rows = []
+    for label, seeds in (("activations computed back", computed), ("activations stored", stored)):
+        if seeds:
+            times = [seconds(seed) for seed in seeds]
+            rows.append([label, f"{len(seeds)}", f"{seeds[0].final(KEPT) * BATCH:.1f}", f"{np.mean(times):.3f}"])
+    times, kept = ratios(computed, stored, seconds), ratios(computed, stored, lambda seed: seed.final(KEPT))
+    if times:
+        words = f"{np.mean(times):.2f} ({min(times):.2f} to {max(times):.2f})"
+        rows.append(["ratio", f"{len(times)}", f"{np.mean(kept):.3f}", words])
+    published = {row["model"]: float(row["activations_mb"]) for row in read_rows(PUBLISHED / "revnet.csv")}
+    note = (
+        "CPU seconds of an update of 100 pictures, one core, the least over groups of five updates, measured one after "
+        "another on the same machine; ratios seed by seed. MemCNN publishes "
+        f"{published['RevNet-38']} MB for RevNet-38 and {published['ResNet-32']} MB for ResNet-32, a ratio of "
+        f"{published['RevNet-38'] / published['ResNet-32']:.2f}: its blocks that halve the picture store all."
+    )
+    header = ["RevNet-38, CIFAR-10, batches of 100", "seeds", "MB kept", "CPU s an update"]
+    return ["## RevNet-38, both ways", table(header, rows), note]
+
+
+def cifar_part(results: Results, folder: Path) -> list[str]:
+    """Accuracy on CIFAR-10 as far as it was trained, beside the published one."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes, rows = figure.subplots(), []
+    ways = [("computed back", BLUE, "-", ""), ("stored", ORANGE, "--", "-stored")]
+    for length in ("cifar10", "long"):
+        for label, color, line, suffix in ways:
+            if length == "long" and f"revnet-long{suffix}" not in results.all:
+                continue  # for a GPU
+            seeds = results[f"revnet-{length}{suffix}"]
+            curves(axes, seeds, "charts/epoch", ACCURACY, color, f"activations {label}", line)
+            for seed in seeds:
+                accuracy, epochs = f"{seed.final(ACCURACY):.1%}", number(seed.final("charts/epoch"))
+                cells = [f"activations {label}", epochs, f"{seed.final('time/elapsed'):,.0f}", accuracy]
+                rows.append([*cells, f"{seed.final('losses/loss'):.4f}", f"{seed.final(ERROR):.0e}"])
+    published = {row["model"]: row for row in read_rows(PUBLISHED / "revnet.csv")}["RevNet-38"]
+    axes.axhline(float(published["accuracy_memcnn"]) / 100, color=GREY, linestyle=":", label="MemCNN, 160 epochs")
+    axes.set(xlabel="epochs", ylabel="share of right answers, test pictures", title="RevNet-38 on CIFAR-10")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    save(figure, folder / "cifar10.png")
+    header = ["CIFAR-10", "epochs", "seconds", "test accuracy", "training loss", "error of a stage's input"]
+    note = (
+        f"Published after 160 epochs: {published['accuracy']} % (the authors' code) and "
+        f"{published['accuracy_memcnn']} % (MemCNN). Short runs are scored on the first 2,000 test pictures. The whole "
+        "schedule, `./benchmark.sh revnet-long`, is for a GPU and "
+        + ("has been run." if "revnet-long" in results.all else "has not been run.")
+    )
+    return ["## CIFAR-10", table(header, rows), note, "![accuracy](cifar10.png)"]
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Write all figures and tables that there are results for; returns the README's blocks."""
+    parts = ["# Reversible residual network", *blocks_part(results, folder), *speed_part(results)]
+    parts += cifar_part(results, folder)
+    picture = folder.parent.parent / "runs" / "benchmark" / "revnet-cifar10" / "seed1" / "inversion.png"
+    if picture.exists():
+        shutil.copy(picture, folder / "inversion.png")
+    if (folder / "inversion.png").exists():
+        parts += ["## A stage undone", "![features before, after, and computed back](inversion.png)"]
+    used = [seed for seeds in results.all.values() for seed in seeds]
+    (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
+    computed, stored = results["revnet-speed-computed"], results["revnet-speed-stored"]
+    times, kept = ratios(computed, stored, seconds), ratios(computed, stored, lambda seed: seed.final(KEPT))
+    if not times:
+        return {}
+    long, short = results.all.get("revnet-long"), results["revnet-cifar10"]
+    reached = "" if not (long or short) else f"; {(long or short)[0].final(ACCURACY):.1%} on CIFAR-10 after "
+    reached += f"{(long or short)[0].final('charts/epoch'):g} epochs (92.8 % after 160)" if reached else ""
+    words = f"RevNet-38 keeps {np.mean(kept):.2f} of the bytes (MemCNN: .36) in {np.mean(times):.2f} times the CPU time"
+    image = '<img src="results/revnet/blocks.png" width="200" alt="Bytes kept over the number of blocks">'
+    return {"revnet-number": words + reached, "revnet-picture": image}
