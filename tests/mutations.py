@@ -294,6 +294,98 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the sums stay in float32 when the convolutions are in bfloat16",
         ),
     ],
+    "gen/chat_rnn.py": [
+        (
+            "x if masks is None else x * masks[-1], states",
+            "x, states",
+            "dropout is behind the top layer, too",
+        ),
+        (
+            "where = np.flatnonzero(np.arange(longest)[:, None] < targets)",
+            "where = np.arange(longest * len(rows))",
+            "padding costs nothing",
+        ),
+        (
+            'classes = np.searchsorted(bounds[1:-1], wanted, side="right")',
+            'classes = np.searchsorted(bounds[1:-1], wanted, side="left")',
+            "the first word of a class belongs to it",
+        ),
+        (
+            "head[:, self.bounds[1] + i, None] + F.linear",
+            "F.linear",
+            "a word of a class is as likely as its class times its share of it",
+        ),
+        (
+            "self.output.weight = self.embedding.weight",
+            "pass",
+            "--tied-weights shares one matrix",
+        ),
+        (
+            "np.minimum([len(message) + 1 for message in messages], MAX_WORDS)",
+            "np.minimum([len(message) for message in messages], MAX_WORDS)",
+            "the end of a message is predicted",
+        ),
+        (
+            "number_words(messages[:split], args)",
+            "number_words(messages, args)",
+            "the vocabulary knows nothing of the held-out messages",
+        ),
+        (
+            "(nats / targets_per_batch).backward()",
+            "(nats / len(batch.targets)).backward()",
+            "a word counts as much in a short message as in a long one",
+        ),
+        (
+            "nn.utils.clip_grad_norm_(model.parameters(), args.clip)",
+            "nn.utils.clip_grad_norm_(model.parameters(), 2 * args.clip)",
+            "gradients are clipped at --clip",
+        ),
+        (
+            "logits[:, RARE] = -math.inf",
+            "pass",
+            "the rare word is not printed",
+        ),
+        (
+            "(logits / temperature).softmax(1)",
+            "logits.softmax(1)",
+            "--temperature counts",
+        ),
+        (
+            "word = choice.masked_fill(ended, END).unsqueeze(0)",
+            "word = choice.unsqueeze(0)",
+            "nothing comes after the end",
+        ),
+        (
+            "nats[position] -= share * probability * math.log(probability)",
+            "nats[position] -= share * math.log(probability)",
+            "entropy weighs surprises by their probability",
+        ),
+        (
+            "+ chat.nats_of_spelling) / chat.characters",
+            ") / chat.characters",
+            "bits per character pay for the letters of rare words",
+        ),
+        (
+            "*lines, rest = (rest + data).split",
+            "*lines, rest = data.split",
+            "a line may arrive in pieces",
+        ),
+        (
+            "waits += 1",
+            "waits += 0",
+            "the pauses between attempts grow",
+        ),
+        (
+            'file.write(b"\\n")  # whoever',
+            "pass  # whoever",
+            "an interrupted line is ended before the next message is appended",
+        ),
+        (
+            "file.flush()",
+            "pass",
+            "a message is in the file as soon as it was read",
+        ),
+    ],
     "gen/vae.py": [
         (
             "latent_statistics(model, x[:10_000])[0]",
