@@ -77,7 +77,7 @@ TINY = {
         weights=("generator", "discriminator"),
     ),
     "gen/pixelcnn.py": Tiny(
-        flags="--batch-size 8 --channels 4 --layers 2 --train-images 40 --eval-images 8 --torch-threads 1 --binarize static",
+        flags="--batch-size 8 --channels 4 --layers 2 --train-images 40 --eval-images 8 --torch-threads 1",
         few="--epochs 0.4",
         more="--epochs 0.8",
         weights=("model",),

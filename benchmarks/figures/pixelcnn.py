@@ -65,8 +65,8 @@ def likelihood_part(results: Results, folder: Path) -> list[str]:
     save(figure, folder / "curves.png")
     header = ["", "test pictures", "epochs", "CPU seconds"]
     note = (
-        "Ours are small networks, trained for minutes on one core, scored on the 1,000 (CIFAR-10: 500) test pictures of "
-        "every row; the published ones are large and trained for many epochs on GPUs. The rows for a GPU in benchmark.sh "
+        "Ours are small networks, trained for minutes on one core and scored on 1,000 (CIFAR-10: 500) test pictures; "
+        "the published ones are large and were trained for many epochs on GPUs. The rows for a GPU in benchmark.sh "
         "(`-long`) have not been run."
     )
     return ["## Likelihood", table(header, rows), note, "![curves](curves.png)"]
