@@ -68,12 +68,13 @@ decision='--dataset mnist --total-timesteps 200000'
 mnist='--dataset mnist --torch-threads 1'
 burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
 burda="$burda --schedule stages --nll-images 1000"
-gan_mnist="$mnist --bf16 --epochs 6.4"
+gan_mnist="$mnist --bf16 --epochs 6.1 --log-every 286"
+infogan='--codes 10 --continuous-codes 2 --latent-dim 62 --learning-rate 0.0002 --generator-learning-rate 0.001'
 gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
 gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
 # DRAW: how it begins; cartoons with the post's batches, filters and squared error
-start='--bf16 --no-anneal-lr --epochs 1.7 --log-every 50 --test-images 100'
+start='--bf16 --no-anneal-lr --learning-rate 1e-3 --epochs 1.28 --log-every 50 --test-images 100'
 cartoons='--dataset emoji --read-size 5 --batch-size 64 --torch-threads 1 --bf16'
 
 # RevNet-38 on CIFAR-10, as the paper's authors train it
@@ -378,11 +379,11 @@ vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --lik
 # MNIST: plain, with minibatch discrimination, with InfoGAN's codes; 5,700 updates and some more
 gan-mnist            | 1   | 1 | python gen/gan.py $gan_mnist
 gan-minibatch        | 1   | 1 | python gen/gan.py $gan_mnist --minibatch-discrimination
-gan-codes            | 1-3 | 1 | python gen/gan.py $gan_mnist --codes 10 --continuous-codes 2
+gan-codes            | 1-3 | 1 | python gen/gan.py $gan_mnist $infogan
 
 # CIFAR-10 as far as a CPU gets in minutes; then 100,000 updates, as the published table counts them
-gan-cifar10{,-minibatch}       | 1 | 1  | python gen/gan.py --dataset cifar10 --torch-threads 1 --bf16 --epochs 7.5 {,--minibatch-discrimination}
-gan-cifar10-long{,-minibatch}  | 1 | 8+ | python gen/gan.py --dataset cifar10 --cuda --width 128 --epochs 128 --eval-images 10000 --judge-updates 4000 {,--minibatch-discrimination}
+gan-cifar10{,-minibatch}       | 1 | 1  | python gen/gan.py --dataset cifar10 --torch-threads 1 --bf16 --epochs 7.3 --learning-rate 0.0002 --log-every 326 {,--minibatch-discrimination}
+gan-cifar10-long{,-minibatch}  | 1 | 8+ | python gen/gan.py --dataset cifar10 --cuda --width 128 --epochs 128 --learning-rate 0.0002 --eval-images 10000 --judge-updates 4000 {,--minibatch-discrimination}
 
 # pictures per second beside PyTorch's example, at 64 pixels with its widths
 gan-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/gan.py $gan_speed {,--bf16}
@@ -391,8 +392,8 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 [draw]
 
 # the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs {8,3,2} {,--no-attention,--binarize static}
-draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --epochs 60 {,--no-attention}
+draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs {12,3,2} {,--no-attention,--binarize static}
+draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs 60 {,--no-attention}
 draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --num-steps 64 --epochs 100
 
 # why learning stands still: what the filters and the canvas begin with
@@ -409,7 +410,7 @@ draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent
 [revnet]
 
 # CIFAR-10 with both backward passes, as far as a CPU gets in minutes; then the paper's 80,000 updates, for a GPU
-revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py $revnet --augment --torch-threads 1 --epochs 0.8 --log-every 50 --eval-images 2000 {,--store-activations}
+revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py $revnet --augment --torch-threads 1 --epochs 0.5 --log-every 25 --eval-images 1000 {,--store-activations}
 revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py $revnet --augment --cuda --epochs 160 {,--store-activations}
 revnet-{110,164}-long     | 1   | 8+ | python gen/revnet.py $revnet --augment --cuda --epochs 160 --filters 32 32 64 128 --depth {110,164 --bottleneck}
 
@@ -422,11 +423,11 @@ revnet-blocks-{8,32,128}-stored  | 1   | 1   | python gen/revnet.py $blocks --st
 
 # the built-in chat, whose entropy is known; the real one, beside counting (Kneser-Ney) on the same split and vocabulary
 chat-grammar     | 1-3 | 1 | python gen/chat_rnn.py $one_thread
-chat-ubuntu      | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 12 --dropout 0.5 --learning-rate 0.004 --bf16 $one_thread
-chat-tied        | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 12 --dropout 0.5 --learning-rate 0.004 --bf16 --tied-weights $one_thread
+chat-ubuntu      | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 10 --dropout 0.3 --learning-rate 0.003 --bf16 $one_thread
+chat-tied        | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 10 --dropout 0.3 --learning-rate 0.003 --bf16 --tied-weights $one_thread
 chat-kneser-ney  | 1   | 1 | $ubuntu benchmarks/kneser_ney.py $messages
 
 # words per CPU second at 10,000 words and the same network, beside PyTorch's example
-chat-speed-{float32,bf16,softmax}  | 1-3 | all | $timed gen/chat_rnn.py $messages --max-vocabulary 10000 --test-share 0.01 --epochs 0.1 --log-every 50 --judged 20 $one_thread {,--bf16,--cutoffs}
-chat-speed-example                 | 1-3 | all | $ubuntu benchmarks/peers/examples_wlm.py $messages
+chat-speed-{float32,bf16,softmax}  | 1-3 | 1 | $timed gen/chat_rnn.py $messages --max-vocabulary 10000 --test-share 0.01 --epochs 0.1 --log-every 50 --judged 20 $one_thread {,--bf16,--cutoffs}
+chat-speed-example                 | 1-3 | 1 | $ubuntu benchmarks/peers/examples_wlm.py $messages
 TABLE

@@ -65,8 +65,8 @@ def blocks_part(results: Results, folder: Path) -> list[str]:
     header = ["blocks", "layers", "stored, MB a picture", "computed back", "ratio", "largest error of a stage's input"]
     note = (
         "Every tensor that PyTorch saves for the backward pass, each memory once, parameters not counted, in training "
-        "on CIFAR-10. While a block is differentiated, its own activations exist as well, one block's at a time. The last "
-        "column is of 100 test pictures after one update."
+        "on CIFAR-10. While a block is differentiated, its own activations exist as well, one block's at a time. The "
+        "last column is of 100 test pictures after one update."
     )
     return ["## What is kept for the backward pass", table(header, rows), note, "![bytes over blocks](blocks.png)"]
 
@@ -118,7 +118,7 @@ def cifar_part(results: Results, folder: Path) -> list[str]:
     header = ["CIFAR-10", "epochs", "seconds", "test accuracy", "training loss", "error of a stage's input"]
     note = (
         f"Published after 160 epochs: {published['accuracy']} % (the authors' code) and "
-        f"{published['accuracy_memcnn']} % (MemCNN). Short runs are scored on the first 2,000 test pictures. The whole "
+        f"{published['accuracy_memcnn']} % (MemCNN). Short runs are scored on the first 1,000 test pictures. The whole "
         "schedule, `./benchmark.sh revnet-long`, is for a GPU and "
         + ("has been run." if "revnet-long" in results.all else "has not been run.")
     )
