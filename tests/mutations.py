@@ -21,6 +21,78 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
+    "gen/colorizer.py": [
+        (
+            "pictures.shape[-1] * 9 // 256 | 1)",
+            "9)",
+            "lines are as fine on small pictures as on large ones",
+        ),
+        (
+            "(pixel < corners.unsqueeze(3) + hole)",
+            "(pixel <= corners.unsqueeze(3) + hole)",
+            "squares are as large as they are said to be",
+        ),
+        (
+            "** NUM_HOLES).mean().item()",
+            "* (1 - NUM_HOLES / 100)).mean().item()",
+            "a pixel is left when it lies in none of the squares",
+        ),
+        (
+            "torch.arange(box, device=x.device) - box // 2",
+            "torch.arange(box, device=x.device)",
+            "a box lies around its pixel, not to the right of it",
+        ),
+        (
+            "blur(left * x + (1 - left))",
+            "blur(0.3 * x + 0.7)",
+            "the bleaching is computed, not the post's 0.3",
+        ),
+        (
+            "[None, toward_real]",
+            "[None, 0 * toward_real]",
+            "the generator learns from the discriminator",
+        ),
+        (
+            "F.softplus(-real) + F.softplus(fake)",
+            "F.softplus(real) + F.softplus(-fake)",
+            "the discriminator calls real pictures real",
+        ),
+        (
+            "100 * error / args.batch_size, y]",
+            "error / args.batch_size, y]",
+            "the absolute error counts a hundredfold",
+        ),
+        (
+            "(1, 2, 3)).sum() / 2  # pix2pix",
+            "(1, 2, 3)).sum()  # pix2pix",
+            "the discriminator's loss is halved",
+        ),
+        (
+            "500 * (f[:, 0] - f[:, 1])",
+            "500 * (f[:, 1] - f[:, 0])",
+            "a of Lab is red, not green, where it is positive",
+        ),
+        (
+            "far = distance_to_nearest(test, train) > NEAR",
+            "far = distance_to_nearest(test, train) >= 0",
+            "test pictures with a near twin do not count",
+        ),
+        (
+            "        sum_gradients(networks[name])\n",
+            "",
+            "the processes add up their gradients",
+        ),
+        (
+            "        if strokes.size != picture.size:",
+            "        if False:",
+            "a hint of another size is refused",
+        ),
+        (
+            'for layer in editor["layers"]:',
+            "for layer in []:",
+            "the page uses the strokes",
+        ),
+    ],
     "gen/gan.py": [
         (
             "F.softplus(-on_real) + F.softplus(on_fake)",
@@ -33,14 +105,14 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the generator's loss does not saturate while the discriminator is sure",
         ),
         (
-            "discriminator_loss(discriminator, real, fake.detach(), latents, args)",
-            "discriminator_loss(discriminator, real, fake.detach() * 0, latents, args)",
-            "the discriminator sees what the generator draws",
+            "    discriminator.requires_grad_(True)\n",
+            "",
+            "the discriminator learns again after the generator's turn",
         ),
         (
-            "(-distances).exp().sum(1)",
-            "(-distances).exp().sum(2)",
-            "the closeness is summed over the pictures of the batch, not over the directions",
+            "torch.cdist(ours, everyone, p=1)",
+            "torch.cdist(ours, everyone, p=2)",
+            "the distance in each direction is a sum of absolute differences",
         ),
         (
             "cov_a.trace() + cov_b.trace() - 2 * both",
@@ -225,6 +297,73 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "update(model, optimizer, batch[share], args",
             "update(model, optimizer, batch, args",
             "every process takes its share",
+        ),
+    ],
+    "gen/deconvnet.py": [
+        (
+            "cells = cells * F.one_hot(switches, 4)",
+            "cells = cells * F.one_hot(3 - switches, 4)",
+            "a number goes back into the cell that it came from",
+        ),
+        (
+            "return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 2, 4, 3, 5).flatten(4)",
+            "return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 2, 4, 5, 3).flatten(4)",
+            "cells are counted row by row, as they are put back",
+        ),
+        (
+            "x = F.conv_transpose2d(rectify(unpool(x, cells)), conv.weight, padding=2)",
+            "x = F.conv_transpose2d(unpool(x, cells), conv.weight, padding=2)",
+            "what goes back is rectified",
+        ),
+        (
+            "x = F.conv_transpose2d(rectify(unpool(x, cells)), conv.weight, padding=2)",
+            "x = F.conv2d(rectify(unpool(x, cells)), conv.weight.transpose(0, 1), padding=2)",
+            "filters are transposed, which turns them around, too",
+        ),
+        (
+            "x, switches = squares(F.relu(conv(x))).max(-1)",
+            "x, switches = squares(conv(x)).max(-1)",
+            "features are rectified on the way forwards",
+        ),
+        (
+            'switches = [cells.expand(len(features), *cells.shape[1:]) if how == "switches" else None for',
+            "switches = [cells.expand(len(features), *cells.shape[1:]) for",
+            "--unpool copy fills the square",
+        ),
+        (
+            "return most.topk(min(num, len(pictures)), dim=0).indices.T",
+            "return most.topk(min(num, len(pictures)), dim=0, largest=False).indices.T",
+            "the strongest pictures are those with the largest activation",
+        ),
+        (
+            "values = values[values.amax(1) > 0]",
+            "values = values",
+            "dead features are no uncorrelated ones",
+        ),
+        (
+            "return ((r.sum() - r.diagonal().sum()) / (len(r) * (len(r) - 1))).item()",
+            "return r.mean().item()",
+            "a feature's correlation with itself does not count",
+        ),
+        (
+            "x = F.relu(self.hidden(x.flatten(1)))\n        return self.head(x if kept is None else x * kept).float()",
+            "x = F.relu(self.hidden(x.flatten(1)))\n        return self.head(x).float()",
+            "dropout drops",
+        ),
+        (
+            "return kept / (1 - args.dropout)",
+            "return kept.float()",
+            "dropout keeps the mean",
+        ),
+        (
+            "peak = features == features.amax((1, 2, 3), keepdim=True)",
+            "peak = features != features.amax((1, 2, 3), keepdim=True)",
+            "the strongest activation is shown, and nothing else",
+        ),
+        (
+            "turned = [picture.rot90(i % 4, (1, 2))",
+            "turned = [picture.rot90(1, (1, 2))",
+            "pictures are turned by what their label says",
         ),
     ],
     "gen/revnet.py": [
