@@ -142,7 +142,7 @@ class Args:
     """share of numbers dropped before, between and after the layers (the post: 0.5)"""
     tied_weights: bool = False
     """one vector for each word, to read it and to predict it"""
-    cutoffs: tuple[int, ...] = (600, 3000)
+    cutoffs: tuple[int, ...] = (400, 2000, 6000)
     """ranks at which the output layer is split into classes by frequency; none for a plain softmax"""
     log_every: int = 0
     """updates between rows of metrics.csv, 0 for one row an epoch"""
@@ -280,37 +280,41 @@ def read_messages(args: Args, joined: Callable[[], None]) -> Iterator[str]:
 
 def collect(args: Args) -> int:
     """Append messages to args.collect, a line each and at once, until there are --max-collected. Returns how many."""
-    ever_joined, waits, count = [], 0, 0
+    ever_joined, waits, count = False, 0, 0
 
     def joined():
-        nonlocal waits
-        waits = 0
+        nonlocal ever_joined, waits
         if not ever_joined:
-            ever_joined.append(True)
             print(f"reading {' '.join(args.channels)} at {args.server} into {args.collect}: Ctrl-C ends it", flush=True)
+        ever_joined, waits = True, 0
 
+    def append(data: bytes):
+        try:
+            with args.collect.open("ab") as file:
+                file.write(data)
+        except OSError as error:
+            raise UsageError(f"--collect {args.collect}: {error.strerror}, after {count} messages") from None
+
+    if args.ca_file and not args.ca_file.is_file():
+        raise UsageError(f"--ca-file {args.ca_file}: there is no such file")
+    cut = args.collect.is_file() and args.collect.read_bytes()[-1:] not in (b"", b"\n")
+    append(b"\n" if cut else b"")  # whoever wrote it before was interrupted
     try:
-        with args.collect.open("a+b") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
-                file.write(b"\n")  # whoever wrote it before was interrupted
-            while True:
-                try:
-                    for message in read_messages(args, joined):
-                        if text := clean(message):
-                            file.write(f"{text}\n".encode())
-                            file.flush()
-                            count += 1
-                            if count == args.max_collected:
-                                return count
-                except OSError as error:
-                    if not ever_joined:
-                        raise UsageError(f"--server {args.server}: {error}; --port, --tls, --channels right?") from None
-                    seconds = min(2**waits, 60)
-                    waits += 1
-                    print(f"connection lost ({error}): again in {seconds} s, {count} messages kept", file=sys.stderr)
-                    time.sleep(seconds)
-    except OSError as error:
-        raise UsageError(f"--collect {args.collect}: {error.strerror}") from None
+        while True:
+            try:
+                for message in read_messages(args, joined):
+                    if text := clean(message):
+                        append(f"{text}\n".encode())
+                        count += 1
+                        if count == args.max_collected:
+                            return count
+            except OSError as error:
+                if not ever_joined:
+                    raise UsageError(f"--server {args.server}: {error}; --port, --tls, --channels right?") from None
+                seconds = min(2**waits, 60)
+                waits += 1
+                print(f"connection lost ({error}): again in {seconds} s, {count} messages kept", file=sys.stderr)
+                time.sleep(seconds)
     finally:
         if count:
             print(f"{count} messages appended to {args.collect}")

@@ -21,6 +21,73 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
+    "gen/realnvp.py": [
+        (
+            "self.join(kept, changed * s.exp() + t), s.flatten(1).sum(1)",
+            "self.join(kept, changed * s.exp() + t), s.flatten(1).mean(1)",
+            "the log-determinant is the sum of all log-scales",
+        ),
+        (
+            "changed if s is None else changed * (-s).exp()",
+            "changed if s is None else changed * s.exp()",
+            "the inverse divides by the scale",
+        ),
+        (
+            "fields = self.fields(kept, not self.flipped)",
+            "fields = self.fields(kept, self.flipped)",
+            "a checkerboard changes the fields that its network does not see",
+        ),
+        (
+            "return (b, a) if self.flipped else (a, b)",
+            "return a, b",
+            "halves take turns",
+        ),
+        (
+            "math.log(1 - 2 * self.alpha) - log_p - log_q",
+            "-log_p - log_q",
+            "the logit's argument is scaled, too",
+        ),
+        (
+            "return torch.cat([upper_left, lower_right], 1), torch.cat([upper_right, lower_left], 1)",
+            "return torch.cat([upper_left, upper_right], 1), torch.cat([lower_right, lower_left], 1)",
+            "what goes on are the pixels of one diagonal",
+        ),
+        (
+            "self.log_scale.sum().expand(len(x))",
+            "self.log_scale.mean().expand(len(x))",
+            "the factors of all latents multiply",
+        ),
+        (
+            "return -(F.softplus(z) + F.softplus(-z)).sum(1)",
+            "return -F.softplus(z).sum(1)",
+            "a logistic density falls on both sides",
+        ),
+        (
+            "return -(model.log_prior(z) + log_det)",
+            "return -(model.log_prior(z) - log_det)",
+            "the determinant multiplies the density",
+        ),
+        (
+            "return nll + size * math.log(256)",
+            "return nll + size * math.log(255)",
+            "a pixel takes 1/256 of the room",
+        ),
+        (
+            "math.log(len(means) * 2 * math.pi * noise**2)",
+            "math.log(len(means) * (2 * math.pi) ** 0.5 * noise)",
+            "points have two dimensions",
+        ),
+        (
+            "        return sum_over_processes(grad.clone())",
+            "        return grad.clone()",
+            "a process's part of a batch's mean is in the loss of every process",
+        ),
+        (
+            "    model.eval()\n    rng, total",
+            "    rng, total",
+            "scores take running averages, not those of the batch",
+        ),
+    ],
     "gen/colorizer.py": [
         (
             "pictures.shape[-1] * 9 // 256 | 1)",
@@ -515,14 +582,14 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the pauses between attempts grow",
         ),
         (
-            'file.write(b"\\n")  # whoever',
-            "pass  # whoever",
+            'append(b"\\n" if cut else b"")',
+            'append(b"")',
             "an interrupted line is ended before the next message is appended",
         ),
         (
-            "file.flush()",
-            "pass",
-            "a message is in the file as soon as it was read",
+            "ever_joined, waits = True, 0",
+            "ever_joined = True",
+            "the pauses begin anew after a success",
         ),
     ],
     "gen/vae.py": [

@@ -523,8 +523,11 @@ def test_what_the_server_refuses_is_said_in_one_line(irc_server, tmp_path):
         chat_rnn.collect(Args(collect=tmp_path / "a", port=irc_server[0], nick="9lives", **flags))
     with pytest.raises(UsageError, match=r"--server 127\.0\.0\.1: .*refused"):
         chat_rnn.collect(Args(collect=tmp_path / "a", port=free_port(), **flags))
-    with pytest.raises(UsageError, match="--collect"):
+    assert (tmp_path / "a").read_bytes() == b""
+    with pytest.raises(UsageError, match="--collect .*directory, after 0 messages"):
         chat_rnn.collect(Args(collect=tmp_path, port=irc_server[0], **flags))
+    with pytest.raises(UsageError, match="--ca-file nowhere"):
+        chat_rnn.collect(Args(collect=tmp_path / "a", ca_file=Path("nowhere"), **flags))
 
 
 WELCOME = b":s 001 me :hi\r\n:s 422 me :no message of the day\r\n:s 366 me #chat :end\r\n"
@@ -586,6 +589,16 @@ def test_every_message_is_in_the_file_at_once_and_ctrl_c_keeps_them(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         chat_rnn.collect(Args(collect=path, channels=("chat",)))
     assert path.read_text() == "one message\n"
+
+    def full(args, joined):
+        joined()
+        path.unlink()
+        path.mkdir()  # as good as a full disk
+        yield "another message"
+
+    monkeypatch.setattr(chat_rnn, "read_messages", full)
+    with pytest.raises(UsageError, match="--collect .*after 0 messages"):  # and not "connection lost"
+        chat_rnn.collect(Args(collect=path, channels=("chat",)))
 
 
 def test_silence_is_asked_about_once_and_then_given_up():
