@@ -524,7 +524,7 @@ def test_what_the_server_refuses_is_said_in_one_line(irc_server, tmp_path):
     with pytest.raises(UsageError, match=r"--server 127\.0\.0\.1: .*refused"):
         chat_rnn.collect(Args(collect=tmp_path / "a", port=free_port(), **flags))
     assert (tmp_path / "a").read_bytes() == b""
-    with pytest.raises(UsageError, match="--collect .*directory, after 0 messages"):
+    with pytest.raises(UsageError, match=r"--collect .*directory, after 0 messages"):
         chat_rnn.collect(Args(collect=tmp_path, port=irc_server[0], **flags))
     with pytest.raises(UsageError, match="--ca-file nowhere"):
         chat_rnn.collect(Args(collect=tmp_path / "a", ca_file=Path("nowhere"), **flags))
@@ -597,7 +597,7 @@ def test_every_message_is_in_the_file_at_once_and_ctrl_c_keeps_them(tmp_path, mo
         yield "another message"
 
     monkeypatch.setattr(chat_rnn, "read_messages", full)
-    with pytest.raises(UsageError, match="--collect .*after 0 messages"):  # and not "connection lost"
+    with pytest.raises(UsageError, match=r"--collect .*after 0 messages"):  # and not "connection lost"
         chat_rnn.collect(Args(collect=path, channels=("chat",)))
 
 
