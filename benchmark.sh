@@ -68,6 +68,7 @@ decision='--dataset mnist --total-timesteps 200000'
 mnist='--dataset mnist --torch-threads 1'
 burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
 burda="$burda --schedule stages --nll-images 1000"
+nvp_small='--dataset cifar10 --torch-threads 1 --batch-size 16 --flip --no-anneal-lr'
 gan_mnist="$mnist --bf16 --epochs 6.1 --log-every 286"
 infogan='--codes 10 --continuous-codes 2 --latent-dim 62 --learning-rate 0.0002 --generator-learning-rate 0.001'
 gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
@@ -80,6 +81,10 @@ cartoons='--dataset emoji --read-size 5 --batch-size 64 --torch-threads 1 --bf16
 # RevNet-38 on CIFAR-10, as the paper's authors train it
 revnet='--dataset cifar10 --batch-size 100'
 blocks='--dataset cifar10 --batch-size 2 --epochs 0.00004 --eval-images 2 --torch-threads 1'
+
+# the colorizer: cartoons, in CPU seconds; the speed of its step with pix2pix's layers
+colour='python benchmarks/cpu_clock.py gen/colorizer.py --dataset emoji --torch-threads 1'
+pix2pix='--size 256 --width 64 --train-images 48 --log-every 4 --eval-images 2'
 
 # chat: messages of the Ubuntu channel, fetched once (without a network: python benchmarks/ubuntu_chat.py says what to do)
 ubuntu='python benchmarks/ubuntu_chat.py'
@@ -354,6 +359,12 @@ pixelcnn-cifar10       | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py
 pixelcnn-mnist-long    | 1 | 8+ | python gen/pixelcnn.py --dataset mnist --cuda --bf16 --binarize dynamic --channels 96 --layers 8 --batch-size 64 --epochs 30 --eval-images 0
 pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --cuda --bf16 --channels 192 --layers 12 --batch-size 64 --epochs 30 --eval-images 0
 
+[tradeoffs]
+
+# the lecture's table: PixelCNN, GAN, RealNVP and VAE on the same pictures, each trained for a minute or two
+tradeoffs-digits  | 1 | 1 | python benchmarks/tradeoffs.py --dataset digits --sizes
+tradeoffs-mnist   | 1 | 1 | python benchmarks/tradeoffs.py --dataset mnist
+
 [vae]
 
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
@@ -373,6 +384,24 @@ vae-plane        | 1 | 1 | python gen/vae.py $mnist --epochs 10 --latent-dim 2
 
 # the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
 vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --likelihood gaussian --noise-std 1 --kl-weight {0.1,0.3,1,3,10}
+
+[realnvp]
+
+# densities in the plane whose entropy is known
+realnvp-{moons,rings,spirals,gaussians}  | 1-3 | 1 | python gen/realnvp.py --dataset {moons,rings,spirals,gaussians} --torch-threads 1
+
+# MNIST: shifts and factors (NICE), shifts alone, shifts and scales (RealNVP) with a small network; NICE's own network, for
+# a few epochs and for all of the paper's
+nice-small-{factors,volume,affine}  | 1 | 1  | python gen/realnvp.py $mnist --hidden 400 400 400 --epochs 12 {--coupling additive,--coupling additive --no-scaling,--coupling affine}
+nice-mnist                          | 1 | 1  | python gen/realnvp.py $mnist --coupling additive --bf16 --epochs 3 --log-every 60 --eval-images 1000
+nice-paper                          | 1 | 8+ | python gen/realnvp.py --dataset mnist --cuda --coupling additive --epochs 1500
+
+# CIFAR-10: bits per dimension and pictures per second beside chrischute/real-nvp, at two sizes; then the paper's size
+realnvp-cifar10-{float32,bf16}  | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py $nvp_small --epochs 0.112 --log-every 50 --eval-images 500 {,--bf16}
+realnvp-large-{float32,bf16}    | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py $nvp_small --channels 64 --blocks 8 --epochs 0.0025 --log-every 1 --eval-images 4 {,--bf16}
+chrischute-small                | 1 | all | python benchmarks/peers/chrischute_realnvp.py --channels 32 --blocks 2
+chrischute-large                | 1 | all | python benchmarks/peers/chrischute_realnvp.py --updates 8 --log-every 1 --eval-images 4
+realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifar10 --cuda --channels 64 --blocks 8 --batch-size 64 --flip --no-anneal-lr --epochs 100
 
 [gan]
 
@@ -399,6 +428,7 @@ draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cud
 # why learning stands still: what the filters and the canvas begin with
 draw-start-overlapping-{mean,zero}  | 1 | 1 | python gen/draw.py $mnist $start --start-canvas {mean,zero}
 draw-start-sparse-{mean,zero}       | 1 | 1 | python gen/draw.py $mnist $start --start-attention sparse --start-canvas {mean,zero}
+draw-start-{rate,clip,read}         | 1 | 1 | python gen/draw.py $mnist $start {--learning-rate 2e-3,--max-grad-norm 50,--read-size 5}
 
 # updates per second beside plain eager code
 draw-speed-{float32,bf16,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --no-attention}
@@ -430,4 +460,28 @@ chat-kneser-ney  | 1   | 1 | $ubuntu benchmarks/kneser_ney.py $messages
 # words per CPU second at 10,000 words and the same network, beside PyTorch's example
 chat-speed-{float32,bf16,softmax}  | 1-3 | 1 | $timed gen/chat_rnn.py $messages --max-vocabulary 10000 --test-share 0.01 --epochs 0.1 --log-every 50 --judged 20 $one_thread {,--bf16,--cutoffs}
 chat-speed-example                 | 1-3 | 1 | $ubuntu benchmarks/peers/examples_wlm.py $messages
+
+[colorizer]
+
+# cartoons at 128 pixels, as far as a CPU gets in minutes; hints with squares whited out, and without; then for a GPU
+colorizer-{holes,blur}       | 1   | 1  | $colour --bf16 --size 128 --width 32 --epochs 4 --log-every 500 --learning-rate 0.0004 --hint {holes,blur}
+colorizer-{holes,blur}-long  | 1   | 8+ | python gen/colorizer.py --dataset emoji --cuda --bf16 --size 256 --width 64 --epochs 100 --log-every 0 --hint {holes,blur}
+
+# the post's way there, at 64 pixels and without hints: squared error and no skips, then the adversary and skips
+colorizer-first              | 1   | 1  | $colour --bf16 --width 32 --epochs 1.5 --hint none --loss l2 --no-skip
+colorizer-no-hint            | 1   | 1  | $colour --bf16 --width 32 --epochs 1.5 --hint none
+
+# pictures per second of training at 256 pixels in batches of 4, and seconds to paint one, beside plain code
+colorizer-speed-{float32,bf16}  | 1-3 | all | $colour $pix2pix {,--bf16}
+plain-pix2pix                   | 1-3 | all | python benchmarks/peers/plain_pix2pix.py
+
+[deconvnet]
+
+# the bars: 70 % on CIFAR-10 from 50,000 pictures, 98.5 % on MNIST; then the post's setting, 10,000 pictures and 20,000 updates
+deconvnet-cifar10    | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 6 --log-every 500 --batch-size 100
+deconvnet-mnist      | 1-3 | 1 | python gen/deconvnet.py --dataset mnist --torch-threads 1 --epochs 2 --batch-size 100
+deconvnet-post       | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 100 --train-images 10000 --learning-rate 1e-4
+
+# larger pictures of the same things: does the second layer become clearer?
+deconvnet-size-{32,64}  | 1 | 1 | python gen/deconvnet.py --dataset emoji --torch-threads 1 --epochs 6 --size {32,64}
 TABLE

@@ -82,6 +82,13 @@ TINY = {
         more="--epochs 0.8",
         weights=("model",),
     ),
+    "gen/deconvnet.py": Tiny(
+        flags="--channels 4 6 --hidden 16 --batch-size 20 --train-images 200 --torch-threads 1",
+        few="--epochs 0.2",
+        more="--epochs 0.4",
+        weights=("model",),
+        constant=r"\.(mean|std)$",
+    ),
     "gen/revnet.py": Tiny(
         flags="--filters 4 4 8 --blocks 1 2 --batch-size 20 --train-images 200 --eval-images 50 --torch-threads 1",
         few="--epochs 0.2",
@@ -111,6 +118,12 @@ TINY = {
         flags="--num-messages 600 --width 12 --num-layers 1 --cutoffs 20 60 --judged 20 --torch-threads 1",
         few="--epochs 0.3",
         more="--epochs 0.6",
+        weights=("model",),
+    ),
+    "gen/realnvp.py": Tiny(
+        flags="--couplings 2 --hidden 8 --eval-images 500 --torch-threads 1",
+        few="--epochs 0.05",
+        more="--epochs 0.1",
         weights=("model",),
     ),
     "algos/dynamic_programming.py": Tiny(

@@ -361,7 +361,9 @@ def test_the_density_of_a_run_in_the_plane_leaves_its_pictures(tmp_path):
 # --- training --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", [DENSE | {"epochs": 0.2}, CONV | {"epochs": 0.3, "flip": True}])
+@pytest.mark.parametrize(
+    "flags", [DENSE | {"epochs": 0.2}, CONV | {"epochs": 0.4, "flip": True, "learning_rate": 1e-2}]
+)
 def test_an_update_does_not_depend_on_how_the_batch_is_shared_out(tmp_path, flags):
     """Two processes, as torchrun starts them, write the rows that one writes, batch normalization included."""
     flags = flags | {"log_every": 1}
@@ -383,7 +385,7 @@ def test_an_update_does_not_depend_on_how_the_batch_is_shared_out(tmp_path, flag
         processes.append(process)
     assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert len(one) == len(two) == 3
+    assert len(one) == len(two) >= 3
     for a, b in zip(one, two, strict=True):
         for key in a:
             if a[key] and key != "eval/inversion_error":
