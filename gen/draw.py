@@ -136,7 +136,7 @@ class Args:
     """passes over the pictures; half a one is fine"""
     batch_size: int = 128
     """pictures per update, over all processes"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Adam's step size"""
     anneal_lr: bool = True
     """let the step size fall linearly to 0"""
@@ -225,27 +225,26 @@ def filter_grid(parameters: torch.Tensor, num_filters: int, size: int) -> Grid:
 def read_patch(pictures: torch.Tensor, grid: Grid) -> torch.Tensor:
     """What the filters see: gamma F_y x F_x^T of every channel, (27). [n, c, size, size] -> [n, c, N, N]."""
     n, c, size, _ = pictures.shape
-    columns = torch.bmm(pictures.reshape(n, c * size, size), grid.F_x.mT)  # [n, c * size, N]
-    rows = columns.view(n, c, size, -1).transpose(1, 2).flatten(2)  # [n, size, c * N]
-    patch = torch.bmm(grid.F_y, rows) * grid.intensity.view(-1, 1, 1)  # [n, N, c * N]
-    return patch.unflatten(2, (c, -1)).transpose(1, 2)
+    rows = torch.bmm(grid.F_y, pictures.transpose(1, 2).reshape(n, size, c * size))  # [n, N, c * size]
+    patch = torch.bmm(rows.view(n, -1, size), grid.F_x.mT) * grid.intensity.view(-1, 1, 1)  # [n, N * c, N]
+    return patch.unflatten(1, (-1, c)).transpose(1, 2)
 
 
 def write_patch(patch: torch.Tensor, grid: Grid) -> torch.Tensor:
     """What the filters paint: F_y^T w F_x / gamma of every channel, (29). [n, c, N, N] -> [n, c, size, size]."""
     n, c, num_filters, _ = patch.shape
     patch = (patch / grid.intensity.view(-1, 1, 1, 1)).transpose(1, 2).reshape(n, num_filters, -1)  # [n, N, c * N]
-    rows = torch.bmm(grid.F_y.mT, patch).unflatten(2, (c, -1)).transpose(1, 2)  # [n, c, size, N]
-    return torch.bmm(rows.reshape(n, -1, num_filters), grid.F_x).unflatten(1, (c, -1))
+    rows = torch.bmm(grid.F_y.mT, patch).view(n, -1, num_filters)  # [n, size * c, N]
+    return torch.bmm(rows, grid.F_x).unflatten(1, (-1, c)).transpose(1, 2)
 
 
 def attention(hidden: int, num_filters: int, size: int, args: Args, writes: bool) -> nn.Linear:
     """The five parameters of a grid as a linear function of the decoder's state, (21).
 
     Where they begin decides how long learning stands still. With biases at 0 the filters are a pixel wide and as far
-    apart as the picture allows: four that read see the four corners, which are black in every digit, so codes tell
-    nothing; 25 that write reach a few pixels each. Here they begin half as wide as their distance, and so touch, on the
-    middle of the picture, and what is written is as dark as the patch.
+    apart as the picture allows: four that read see the four corners, which are black in nearly every digit, so codes
+    tell nothing; 25 that write reach a few pixels each. Here they begin in the middle of the picture, half as wide as
+    their distance, so that they touch, and what is written is as bright as the patch.
     """
     layer = nn.Linear(hidden, 5)
     with torch.no_grad():
@@ -424,7 +423,7 @@ class DRAW(nn.Module):
                 grid = filter_grid(self.write_attention(h_dec), num_filters, size)
                 stroke = write_patch(stroke.view(len(stroke), -1, num_filters, num_filters), grid)  # (29)
             drawing.writes.append(grid)
-        canvas = canvas + stroke.view_as(canvas)
+        canvas = canvas + stroke.reshape(canvas.shape)
         drawing.canvases.append(canvas)
         return canvas
 
