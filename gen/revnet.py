@@ -797,11 +797,15 @@ def make_model(args: Args, pictures: torch.Tensor, device: torch.device) -> RevN
         torch.manual_seed(stream(args.seed, WEIGHTS))
         model = RevNet(args, values.mean(1), values.std(1)).to(device)
     if args.compile:
-        torch._dynamo.config.cache_size_limit = 64  # one for each shape, in training, recomputing and evaluating
         for module in model.modules():
             if isinstance(module, Residual):
                 module.compile(dynamic=False)
     return model
+
+
+def enough_graphs(args: Args):
+    """Lets torch.compile keep more than 8 graphs of F and G: one a shape, in training, recomputing and evaluating."""
+    return torch._dynamo.config.patch(cache_size_limit=64) if args.compile else nullcontext()
 
 
 def make_optimizer(model: RevNet, args: Args) -> torch.optim.Optimizer:
@@ -898,7 +902,7 @@ def train(args: Args) -> dict:
     """
     args, checkpoint = load_run(args.resume, "--resume", Args) if args.resume else (replace(args), None)
     args.torch_threads = args.torch_threads or len(os.sched_getaffinity(0))
-    with torch_settings(args), device_settings(args) as device:
+    with torch_settings(args), device_settings(args) as device, enough_graphs(args):
         data = load_data(args, device)
         return learn(args, checkpoint, make_model(args, data[0], device), *data)
 
@@ -994,7 +998,7 @@ def learn(args: Args, checkpoint: dict | None, model: RevNet, pictures, labels, 
 def evaluate(folder: Path) -> float:
     """Share of all test pictures that the network of a run names right."""
     args, checkpoint = load_run(folder, "--evaluate", Args)
-    with torch_settings(args), device_settings(args) as device:
+    with torch_settings(args), device_settings(args) as device, enough_graphs(args):
         pictures, _, test, test_labels = load_data(args, device)
         model = make_model(args, pictures, device)
         try:
