@@ -289,7 +289,7 @@ class LSTMStep(torch.autograd.Function):
     def forward(ctx, inputs, seen, cell, weight, bias, products, steps):
         """inputs [n, k], seen [n, 4h] or None, cell [n, h] -> state and cell [n, h]."""
         ctx.steps, ctx.step, hidden = steps, len(steps), cell.shape[1]
-        inputs = inputs.to(products.dtype)
+        inputs = inputs.detach().to(products.dtype)  # with its history it would keep the whole graph alive, in a circle
         steps.append([inputs, None])
         gates = F.linear(inputs, products).to(bias.dtype).add_(bias)
         if seen is not None:

@@ -1,6 +1,7 @@
 """DRAW: filters against direct sums, the model against a plain one, its bound against Monte Carlo, and its training."""
 
 import csv
+import gc
 import json
 import math
 import os
@@ -179,6 +180,19 @@ def test_the_lstm_and_its_derivative_are_pytorchs(compiling, monkeypatch):
     assert torch.allclose(inputs[0].grad, inputs[1].grad)
     assert torch.allclose(lstm.gates.bias.grad[order], cell.bias_ih.grad)
     assert torch.allclose(lstm.gates.weight.grad[order], torch.cat([cell.weight_ih.grad, cell.weight_hh.grad], 1))
+
+
+def test_an_update_leaves_nothing_in_memory():
+    def tensors():
+        gc.collect()
+        return sum(isinstance(found, torch.Tensor) for found in gc.get_objects())
+
+    model, _ = make()
+    counts = []
+    for _ in range(3):
+        losses(model, torch.rand(4, 1, 5, 5).double(), torch.randn(4, 3, 3).double())[0].sum().backward()
+        counts.append(tensors())
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_the_whole_model_and_its_gradient_are_those_of_a_plain_one(monkeypatch):
