@@ -421,7 +421,7 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 [draw]
 
 # the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs {12,3,2} {,--no-attention,--binarize static}
+draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs {10,3,2} {,--no-attention,--binarize static}
 draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs 60 {,--no-attention}
 draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --num-steps 64 --epochs 100
 
@@ -435,7 +435,7 @@ draw-speed-{float32,bf16,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/
 draw-speed-plain                 | 1 | all | python benchmarks/peers/plain_draw.py --updates 800
 
 # the colour post's proposals, on cartoons: a larger code, more steps, ten times as long
-draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {5,5,5,50}
+draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {3,3,3,30}
 
 [revnet]
 
