@@ -431,8 +431,8 @@ draw-start-sparse-{mean,zero}       | 1 | 1 | python gen/draw.py $mnist $start -
 draw-start-{rate,clip,read}         | 1 | 1 | python gen/draw.py $mnist $start {--learning-rate 2e-3,--max-grad-norm 50,--read-size 5}
 
 # updates per second beside plain eager code
-draw-speed-{float32,bf16,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --no-attention}
-draw-speed-plain                 | 1 | all | python benchmarks/peers/plain_draw.py --updates 800
+draw-speed-{float32,bf16,compiled,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --compile,--bf16 --no-attention}
+draw-speed-plain                          | 1 | all | python benchmarks/peers/plain_draw.py --updates 800
 
 # the colour post's proposals, on cartoons: a larger code, more steps, ten times as long
 draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {3,3,3,30}

@@ -155,6 +155,7 @@ def speed_part(results: Results) -> list[str]:
         "plain eager code, float32": "draw-speed-plain",
         "gen/draw.py": "draw-speed-float32",
         "gen/draw.py --bf16": "draw-speed-bf16",
+        "gen/draw.py --bf16 --compile": "draw-speed-compiled",
         "gen/draw.py --bf16 --no-attention": "draw-speed-whole",
     }
     for label, name in runs.items():
@@ -164,9 +165,10 @@ def speed_part(results: Results) -> list[str]:
             rows.append([label, f"{1 / seconds:.1f}", f"{1000 * seconds:.0f}", ratio])
     header = ["MNIST, T = 10, z = 100, LSTM 256, batches of 128", "updates a CPU second", "ms", "times plain"]
     note = (
-        "One core, the least disturbed 20 updates (plain: 50), measured one after another on the same machine. What "
+        "One core, the least disturbed 20 updates, measured one after another on the same machine. What "
         "bounds it: the products of the two LSTMs, 6.9 of 7.3 GFLOP an update. In float32 they take as long in any "
-        "code, which is why only bfloat16 gains much; the rest is a thousand small operations on the filters."
+        "code, so that only bfloat16 gains much; what remains are some thousand small operations, on gates, filters and "
+        "canvases, which --compile fuses, after minutes of compiling (not counted here)."
     )
     return ["## Speed", table(header, rows), note]
 

@@ -11,7 +11,7 @@
 
 Two nn.LSTMCell, a linear layer for everything else, filters by bmm, the sigmoid before the cross-entropy, Adam with
 beta1 0.5 and gradients clipped at 5, the attention's and the canvas's beginnings at zero. The settings are those of
-../../gen/draw.py: T = 10, z = 100, LSTM 256, read 2x2, write 5x5, batches of 128, each binarized anew. A row is 50
+../../gen/draw.py: T = 10, z = 100, LSTM 256, read 2x2, write 5x5, batches of 128, each binarized anew. A row is 20
 updates: time/elapsed are the CPU seconds so far, losses/loss the mean bound of these updates in nats.
 """
 
@@ -118,8 +118,8 @@ def main():
                 nn.utils.clip_grad_norm_(model.parameters(), 5)
                 optimizer.step()
                 total, step = total + loss.item(), step + 1
-                if step % 50 == 0:
-                    rows.writerow([step * 128, total / 50, time.process_time() - start])
+                if step % 20 == 0:
+                    rows.writerow([step * 128, total / 20, time.process_time() - start])
                     total = 0.0
                 if step == args.updates:
                     break
