@@ -167,7 +167,7 @@ def speed_part(results: Results) -> list[str]:
     note = (
         "One core, the least disturbed 20 updates, measured one after another on the same machine. What "
         "bounds it: the products of the two LSTMs, 6.9 of 7.3 GFLOP an update. In float32 they take as long in any "
-        "code, so that only bfloat16 gains much; what remains are some thousand small operations, on gates, filters and "
+        "code, so that only bfloat16 gains much; what remains are some thousand small operations on gates, filters and "
         "canvases, which --compile fuses, after minutes of compiling (not counted here)."
     )
     return ["## Speed", table(header, rows), note]
