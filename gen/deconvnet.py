@@ -1,7 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "fonttools>=4.40",
 #     "matplotlib>=3.8",
 #     "numpy>=1.26",
 #     "pillow>=10",
@@ -141,7 +140,7 @@ class Args:
     picture: int = 0
     """which test picture all features are shown of, counted from 0"""
     feature: tuple[int, int] = (0, 0)
-    """the feature of each layer that is shown over many pictures, counted from 1; 0: the one with most activation"""
+    """the feature of each layer that is shown over many pictures, counted from 1; 0: the one they differ in most"""
     log_every: int = 0
     """updates between rows of metrics.csv, 0 for one row an epoch"""
     checkpoint_every: int = 1
@@ -830,8 +829,8 @@ def draw_figures(run: Run, model: ConvNet, test: torch.Tensor, args: Args):
         tiles = torch.cat([picture.float() / 255, shown(each_alone(model, picture, layer, args.unpool))])
         save_grid(run, f"features{layer + 1}", F.pad(tiles, (0, 0) * 3 + (0, -len(tiles) % 11), value=0.5), 11)
 
-        sums = model.look(many)[layer][0].sum((0, 2, 3))
-        feature = args.feature[layer] - 1 if args.feature[layer] else int(sums.argmax())
+        means = model.look(many)[layer][0].mean((2, 3))  # [64, channels]
+        feature = args.feature[layer] - 1 if args.feature[layer] else int(means.std(0).argmax())
         alone = F.one_hot(torch.tensor(feature, device=test.device), channels).view(1, channels, 1, 1)
         pixels = shown(pixels_of(model, many, layer, alone, args.unpool), together=True)
         beside = torch.cat([many.view(8, 8, *many.shape[1:]).float() / 255, pixels.view(8, 8, *pixels.shape[1:])], 1)
@@ -848,7 +847,7 @@ def draw_figures(run: Run, model: ConvNet, test: torch.Tensor, args: Args):
             run, f"strongest{layer + 1}", F.pad(pairs, (0, 0) * 3 + (0, -len(pairs) % per_row), value=0.5), per_row
         )
 
-        active = sums.argsort(descending=True)[:8].tolist()
+        active = means.sum(0).argsort(descending=True)[:8].tolist()
         compared += [shown(each_alone(model, picture, layer, how)[active]) for how in ("switches", "copy")]
     switches1, copy1, switches2, copy2 = compared[1:]
     blank = torch.full_like(compared[0], 0.5)
