@@ -69,6 +69,7 @@ mnist='--dataset mnist --torch-threads 1'
 burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
 burda="$burda --schedule stages --nll-images 1000"
 nvp_small='--dataset cifar10 --torch-threads 1 --batch-size 16 --flip --no-anneal-lr'
+vaegan='--torch-threads 1 --bf16'
 gan_mnist="$mnist --bf16 --epochs 6.1 --log-every 286"
 infogan='--codes 10 --continuous-codes 2 --latent-dim 62 --learning-rate 0.0002 --generator-learning-rate 0.001'
 gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
@@ -402,6 +403,12 @@ realnvp-large-{float32,bf16}    | 1 | all | python benchmarks/cpu_clock.py gen/r
 chrischute-small                | 1 | all | python benchmarks/peers/chrischute_realnvp.py --channels 32 --blocks 2
 chrischute-large                | 1 | all | python benchmarks/peers/chrischute_realnvp.py --updates 8 --log-every 1 --eval-images 4
 realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifar10 --cuda --channels 64 --blocks 8 --batch-size 64 --flip --no-anneal-lr --epochs 100
+
+[vae_gan]
+
+# errors in a discriminator's features beside errors of pixels, with the same networks
+vaegan-mnist-{vae,vae-gan}    | 1-3 | 1 | python gen/vae_gan.py $vaegan --dataset mnist --epochs 3 --log-every 234 --loss {vae,vae-gan}
+vaegan-cifar10-{vae,vae-gan}  | 1   | 1 | python gen/vae_gan.py $vaegan --dataset cifar10 --epochs 10 --latent-dim 128 --loss {vae,vae-gan}
 
 [gan]
 
