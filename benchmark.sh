@@ -485,9 +485,9 @@ plain-pix2pix                   | 1-3 | all | python benchmarks/peers/plain_pix2
 [deconvnet]
 
 # the bars: 70 % on CIFAR-10 from 50,000 pictures, 98.5 % on MNIST; then the post's setting, 10,000 pictures and 20,000 updates
-deconvnet-cifar10    | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 6 --log-every 500 --batch-size 100
-deconvnet-mnist      | 1-3 | 1 | python gen/deconvnet.py --dataset mnist --torch-threads 1 --epochs 2 --batch-size 100
-deconvnet-post       | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 100 --train-images 10000 --learning-rate 1e-4
+deconvnet-cifar10    | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 5 --log-every 500 --batch-size 100
+deconvnet-mnist      | 1-3 | 1 | python gen/deconvnet.py --dataset mnist --torch-threads 1 --epochs 1 --batch-size 100
+deconvnet-post       | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 100 --train-images 10000 --learning-rate 1e-4 --no-anneal-lr
 
 # larger pictures of the same things: does the second layer become clearer?
 deconvnet-size-{32,64}  | 1 | 1 | python gen/deconvnet.py --dataset emoji --torch-threads 1 --epochs 6 --size {32,64}

@@ -14,7 +14,7 @@
 """Deconvnet: what does a feature of a convolutional network look for? Send it back to the pixels that made it.
 
     python gen/deconvnet.py
-    python gen/deconvnet.py --dataset cifar10 --epochs 6
+    python gen/deconvnet.py --dataset cifar10 --batch-size 100 --epochs 5
     python gen/deconvnet.py --dataset emoji --size 64 --unpool copy
 
 A picture passes two layers, each a convolution, a rectification and 2x2 pooling, and a classifier learns to name it.
@@ -40,7 +40,7 @@ Papers
     and hard in the second's is eval/likeness, the mean of |r| between a feature's pixels and the picture's.
 
 Differences from the post and its code
-    1. Steps of 1e-3, not 1e-4; weights begin as PyTorch's do, pictures are standardized by channel.
+    1. Steps from 1e-3 to 0, not of 1e-4; weights begin as PyTorch's do; pictures are standardized by channel.
     2. Its code trains on CIFAR-10's first 10,000 pictures and validates on 50 of those; here unseen ones are scored.
     3. Where pictures have no labels (emoji, folder) the network learns to tell by how many quarters they were turned.
 """
@@ -129,6 +129,8 @@ class Args:
     """pictures per update, over all processes"""
     learning_rate: float = 1e-3
     """Adam's step size"""
+    anneal_lr: bool = True
+    """let it fall to 0 in a straight line"""
     channels: tuple[int, int] = (32, 64)
     """features of the two layers"""
     hidden: int = 1024
@@ -904,6 +906,7 @@ def learn(args: Args, checkpoint: dict | None, model: ConvNet, pictures, labels,
             rng, sums = generator(device, args.seed, DROPOUT, row_number), torch.zeros(2, device=device)
             row_number += 1
             while step < min(total_steps, math.ceil(row_number * per_row)):
+                optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - args.anneal_lr * step / total_steps)
                 indices, kept = order.batch(step)[share], draw_kept(args, rng)[share]
                 sums += update(model, optimizer, pictures[indices], labels[indices], kept, args, network)
                 step += 1

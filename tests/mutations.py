@@ -428,6 +428,11 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the strongest activation is shown, and nothing else",
         ),
         (
+            "* (1 - args.anneal_lr * step / total_steps)",
+            "* (1 - step / total_steps)",
+            "--no-anneal-lr keeps the step size",
+        ),
+        (
             "turned = [picture.rot90(i % 4, (1, 2))",
             "turned = [picture.rot90(1, (1, 2))",
             "pictures are turned by what their label says",
@@ -590,6 +595,68 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "ever_joined, waits = True, 0",
             "ever_joined = True",
             "the pauses begin anew after a success",
+        ),
+    ],
+    "gen/vae_gan.py": [
+        (
+            "return F.softplus(-real) + F.softplus(recon) + F.softplus(sample)",
+            "return F.softplus(-real) + F.softplus(recon)",
+            "the discriminator learns from samples of random codes, too",
+        ),
+        (
+            "return F.softplus(-recon) + F.softplus(-sample)",
+            "return -F.softplus(recon) - F.softplus(sample)",
+            "the decoder's loss does not saturate while the discriminator is sure",
+        ),
+        (
+            "(mu**2 + logvar.exp() - logvar - 1).sum(1)",
+            "(mu**2 + logvar.exp() - logvar).sum(1)",
+            "the KL divergence is 0 where q(z|x) is the prior",
+        ),
+        (
+            "0.5 * ((x - recon) / std).square()",
+            "0.5 * (x - recon).square() / std",
+            "errors are measured in standard deviations, and squared",
+        ),
+        (
+            "(kl + nats).sum().div(args.batch_size)",
+            "(kl + nats + deception).sum().div(args.batch_size)",
+            "the encoder does not learn to deceive",
+        ),
+        (
+            "args.feature_weight * nats + deception",
+            "nats + args.feature_weight * deception",
+            "gamma weighs the errors",
+        ),
+        (
+            "discriminator(drawn.detach())",
+            "discriminator(drawn.detach()[: 2 * len(real)].repeat(2, 1, 1, 1)[: 3 * len(real)])",
+            "the third part of the batch are samples",
+        ),
+        (
+            "    discriminator.requires_grad_(True)\n",
+            "",
+            "the discriminator learns again after the others' turn",
+        ),
+        (
+            "(0.5 * logvar).exp() * noise[:, 0]",
+            "logvar.exp() * noise[:, 0]",
+            "the noise is multiplied by the standard deviation, not the variance",
+        ),
+        (
+            "decoder(torch.cat([z, noise[:, 1]]))",
+            "decoder(torch.cat([z, noise[:, 0]]))",
+            "samples come from noise of their own",
+        ),
+        (
+            "x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()",
+            "x.diff(dim=2).mean() + x.diff(dim=3).mean()",
+            "differences of neighbours are squared: their sum is next to nothing",
+        ),
+        (
+            "        sum_gradients(network)\n        optimizer.step()\n    discriminator",
+            "        optimizer.step()\n    discriminator",
+            "the processes add up the gradients of encoder and decoder",
         ),
     ],
     "gen/vae.py": [

@@ -343,6 +343,19 @@ def test_dropout_drops_its_share_keeps_the_mean_and_is_new_in_every_update(tmp_p
     assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.parametrize("anneal", [True, False])
+def test_the_step_size_falls_in_a_straight_line_or_not_at_all(anneal, tmp_path, monkeypatch):
+    seen, shipped = [], deconvnet.update
+
+    def spy(model, optimizer, *rest):
+        seen.append(optimizer.param_groups[0]["lr"])
+        return shipped(model, optimizer, *rest)
+
+    monkeypatch.setattr(deconvnet, "update", spy)
+    train(Args(**SMALL, epochs=1.0, learning_rate=0.01, anneal_lr=anneal, run_dir=tmp_path / "run"))
+    assert seen == pytest.approx([0.01 * (1 - i / 10 * anneal) for i in range(10)])
+
+
 def test_evaluate_repeats_the_accuracy_of_the_last_row(tmp_path):
     row = train(Args(**SMALL | {"epochs": 0.3, "run_dir": tmp_path / "run"}))
     assert evaluate(tmp_path / "run") == row["eval/accuracy"]

@@ -94,7 +94,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     parts = ["# Deconvnet", *accuracy_part(results, folder)]
     shown = {
         "features{}.png": "One picture, then all features of it, each scaled by itself",
-        "one{}.png": "The feature that pictures differ in most: pictures on the left, what it sees in them on the right",
+        "one{}.png": "The feature that pictures differ in most: pictures, and what it sees in them",
         "strongest{}.png": "Each feature's three strongest activations in the test pictures, each beside its picture",
     }
     for layer in (1, 2):
