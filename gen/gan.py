@@ -14,7 +14,7 @@
 """Generative adversarial network: a forger learns to draw by deceiving a detective, who learns from every forgery.
 
     python gen/gan.py
-    python gen/gan.py --dataset mnist --epochs 7 --codes 10 --continuous-codes 2
+    python gen/gan.py --dataset mnist --epochs 6 --codes 10 --learning-rate 0.0002 --generator-learning-rate 0.001
     python gen/gan.py --dataset cifar10 --epochs 8 --minibatch-discrimination --bf16
     torchrun --nproc-per-node 2 gen/gan.py --dataset cifar10 --image-size 64 --width 64
 
@@ -47,7 +47,8 @@ Papers
 Differences from the papers and the post
     1. At 28 and 32 pixels the networks lose levels from the middle; --width 64 --image-size 64 are DCGAN's own.
     2. D's weights are frozen while G learns, which saves the gradients that would be thrown away.
-    3. InfoGAN's own networks have another dense layer; continuous codes are told with a standard deviation of 1.
+    3. With codes, both networks get InfoGAN's dense layer, smaller; Q's loss does not change D's features (without
+       both, codes had little to do with MNIST's digits); Q's Gaussians have a standard deviation of 1.
     4. Samples for figures and scores are made with the running statistics of batch normalization.
     5. An epoch's last pictures and the next one's first may share a batch, so that every batch is full.
 """
@@ -137,6 +138,8 @@ class Args:
     """pictures per update, over all processes"""
     learning_rate: float = 5e-4
     """Adam's step size (DCGAN: 2e-4)"""
+    generator_learning_rate: float = 0.0
+    """that of the generator, 0 for the same (InfoGAN on MNIST: 1e-3, with 2e-4 for the discriminator)"""
     beta1: float = 0.5
     """Adam's decay of the mean gradient"""
     width: int = 32
@@ -178,8 +181,10 @@ class Args:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive")
         if not 0 <= self.beta1 < 1:
             raise UsageError("--beta1 must be at least 0 and below 1")
-        if not 0 <= self.information_weight < math.inf:
-            raise UsageError("--information-weight must not be negative")
+        for name in ["generator_learning_rate", "information_weight"]:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} must not be negative")
+        self.generator_learning_rate = self.generator_learning_rate or self.learning_rate
         if self.codes == 1:
             raise UsageError("--codes must be at least 2, or 0 for none: one value tells nothing")
         if self.batch_size < 2:
@@ -191,6 +196,13 @@ class Args:
 
 
 # --- the networks ----------------------------------------------------------------------------
+
+
+DENSE = 256  # units of the dense layer that both networks have where there are codes (InfoGAN: 1,024)
+
+
+def num_codes(args: Args) -> int:
+    return args.codes + args.continuous_codes
 
 
 def levels(size: int) -> tuple[int, int]:
@@ -232,31 +244,36 @@ class BatchNorm(nn.BatchNorm2d):
 class MinibatchDiscrimination(nn.Module):
     """How alike a picture is to the others of its batch, in directions that are learned (Salimans et al.)."""
 
-    def __init__(self, num_features: int, kernels: int = 100, dims: int = 5):
+    def __init__(self, num_features: int, kernels: int = 50, dims: int = 5):
         super().__init__()
         self.kernels = kernels
         self.weight = nn.Parameter(torch.randn(num_features, kernels * dims) * 0.3 / num_features**0.5)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features f [n, a] -> o [n, b]: o(x_i)_b is the sum over j of exp(-|M_i,b - M_j,b|_1), where M = f T."""
-        ours = (features @ self.weight).float().view(len(features), self.kernels, -1)  # M [n, b, c]
+        ours = (features @ self.weight).float().view(len(features), self.kernels, -1).transpose(0, 1)  # M [b, n, c]
         everyone = ours
         if num_processes() > 1:  # each process adds its rows where the others add zeros
-            before, after = process_rank() * len(ours), (num_processes() - 1 - process_rank()) * len(ours)
-            everyone = SumOverProcesses.apply(F.pad(ours, (0, 0, 0, 0, before, after)))
-        distances = (ours.unsqueeze(1) - everyone.unsqueeze(0)).abs().sum(3)  # [n, all, b]
-        return (-distances).exp().sum(1)
+            num = len(features)
+            before, after = process_rank() * num, (num_processes() - 1 - process_rank()) * num
+            everyone = SumOverProcesses.apply(F.pad(ours, (0, 0, before, after)))
+        return (-torch.cdist(ours, everyone, p=1)).exp().sum(2).T
 
 
 class Generator(nn.Module):
-    """DCGAN's: noise and codes -> picture, through transposed convolutions that double the side."""
+    """DCGAN's: noise and codes -> picture, through transposed convolutions that double the side.
+
+    Codes, as in InfoGAN, meet the noise in a dense layer before that: a convolution over a single place.
+    """
 
     def __init__(self, channels: int, args: Args):
         super().__init__()
         count, side = levels(args.image_size)
         widths = [args.width * 2**i for i in reversed(range(count))]  # from the lowest resolution to the highest
-        size = args.latent_dim + args.codes + args.continuous_codes
-        layers = [nn.ConvTranspose2d(size, widths[0], side, 1, 0, bias=False)]  # [n, size, 1, 1] -> [n, c, side, side]
+        size, layers = args.latent_dim + num_codes(args), []
+        if num_codes(args):
+            layers, size = [nn.Conv2d(size, DENSE, 1, bias=False), BatchNorm(DENSE), nn.ReLU(True)], DENSE
+        layers += [nn.ConvTranspose2d(size, widths[0], side, 1, 0, bias=False)]  # [n, size, 1, 1] -> [n, c, side, side]
         for before, after in pairwise(widths):
             layers += [BatchNorm(before), nn.ReLU(True), nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False)]
         layers += [BatchNorm(widths[-1]), nn.ReLU(True), nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh()]
@@ -268,7 +285,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """DCGAN's: picture -> logit of being real; and, with the same convolutions, what Q guesses of the codes."""
+    """DCGAN's: picture -> logit of being real. With codes also Q, which guesses them from the same features."""
 
     def __init__(self, channels: int, args: Args):
         super().__init__()
@@ -277,20 +294,24 @@ class Discriminator(nn.Module):
         layers = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, True)]
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), BatchNorm(after), nn.LeakyReLU(0.2, True)]
-        self.layers = nn.Sequential(*layers)
         size, self.alike, self.guess = widths[-1] * side**2, None, None
-        if args.codes + args.continuous_codes:
-            self.guess = nn.Sequential(
-                nn.Linear(size, 128), nn.LeakyReLU(0.2, True), nn.Linear(128, args.codes + args.continuous_codes)
-            )
+        if num_codes(args):
+            layers += [nn.Conv2d(widths[-1], DENSE, side, bias=False), BatchNorm(DENSE), nn.LeakyReLU(0.2, True)]
+            guess, size = [nn.Conv2d(DENSE, 128, 1, bias=False), BatchNorm(128), nn.LeakyReLU(0.2, True)], DENSE
+            self.guess = nn.Sequential(*guess, nn.Conv2d(128, num_codes(args), 1), nn.Flatten())
+        self.layers = nn.Sequential(*layers)
         if args.minibatch_discrimination:
             self.alike = MinibatchDiscrimination(size)
         self.verdict = nn.Linear(size + (self.alike.kernels if self.alike else 0), 1)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pictures [n, c, h, w], from -1 to 1 -> logits [n], guesses [n, codes] or None."""
-        features = self.layers(x).flatten(1)
-        guesses = self.guess(features).float() if self.guess else None
+    def forward(self, x: torch.Tensor, teach: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pictures [n, c, h, w], from -1 to 1 -> logits [n], guesses [n, codes] or None.
+
+        Without `teach`, Q's gradient ends at the features: they are there to tell real from generated.
+        """
+        maps = self.layers(x)
+        guesses = self.guess(maps if teach else maps.detach()).float() if self.guess else None
+        features = maps.flatten(1)
         if self.alike:
             features = torch.cat([features, self.alike(features)], 1)
         return self.verdict(features).squeeze(1).float(), guesses
@@ -331,9 +352,9 @@ def ignorance(guesses: torch.Tensor | None, latents: torch.Tensor, args: Args) -
 
 
 def discriminator_loss(discriminator: Discriminator, real, fake, latents, args: Args) -> tuple[torch.Tensor, ...]:
-    """-log D(x) - log(1 - D(G(z))) and Q's [n], then D(x), D(G(z)) and nats of the categorical code [3, n]."""
+    """-log D(x) - log(1 - D(G(z))) - log Q(c|G(z)) [n]; D(x), D(G(z)) and nats of the categorical code [3, n]."""
     on_real, _ = discriminator(real)
-    on_fake, guesses = discriminator(fake)  # a batch of its own: the two have different statistics
+    on_fake, guesses = discriminator(fake, teach=False)  # a batch of its own: the two have different statistics
     nats = ignorance(guesses, latents, args)
     loss = F.softplus(-on_real) + F.softplus(on_fake) + args.information_weight * nats.sum(0)
     return loss, torch.stack([on_real.sigmoid(), on_fake.sigmoid(), nats[0]]).detach()
@@ -888,8 +909,8 @@ def read_features(discriminator: Discriminator, pictures: torch.Tensor) -> tuple
     features, guesses = [], []
     for part in pictures.split(250):
         maps = discriminator.layers(part / 127.5 - 1)
-        features.append(F.max_pool2d(maps, 2).flatten(1))
-        guesses.append(discriminator.guess(maps.flatten(1)) if discriminator.guess else features[-1][:, :0])
+        features.append((F.max_pool2d(maps, 2) if maps.shape[2] > 1 else maps).flatten(1))
+        guesses.append(discriminator.guess(maps) if discriminator.guess else features[-1][:, :0])
     discriminator.train()
     return torch.cat(features), torch.cat(guesses)
 
@@ -1038,8 +1059,8 @@ def learn(args: Args, checkpoint: dict | None, device: torch.device, data: tuple
     """The loop: a batch, an update of each network, and now and then a row of metrics, pictures, a checkpoint."""
     pictures, row = data[0], {}
     networks = make_networks(args, pictures.shape[1], device)
-    settings = {"lr": args.learning_rate, "betas": (args.beta1, 0.999), "fused": True}
-    optimizers = [torch.optim.Adam(network.parameters(), **settings) for network in networks]
+    settings, rates = {"betas": (args.beta1, 0.999), "fused": True}, (args.generator_learning_rate, args.learning_rate)
+    optimizers = [torch.optim.Adam(n.parameters(), lr=lr, **settings) for n, lr in zip(networks, rates, strict=True)]
     parts = dict(zip(("generator", "discriminator", "adam_g", "adam_d"), (*networks, *optimizers), strict=True))
     generator, discriminator = networks
     order = Order(len(pictures), args.batch_size, args.seed, device)

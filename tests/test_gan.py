@@ -153,7 +153,7 @@ def test_the_losses_are_cross_entropies_and_what_q_does_not_know():
     q = D.Categorical(logits=guesses[:, :3]).log_prob(latents[:, 2:5].argmax(1))
     gaussian = D.Normal(guesses[:, 3:], 1.0).log_prob(latents[:, 5:]).sum(1) + math.log(2 * math.pi)
     ignorance = -q - gaussian
-    loss, facts = gan.discriminator_loss(answers.get, "real", "fake", latents, args)
+    loss, facts = gan.discriminator_loss(lambda x, teach=True: answers[x], "real", "fake", latents, args)
     ones, cross_entropy = torch.ones(6), F.binary_cross_entropy
     plain = cross_entropy(logits[0].sigmoid(), ones, reduction="none")
     plain = plain + cross_entropy(logits[1].sigmoid(), 0 * ones, reduction="none")
@@ -191,6 +191,24 @@ def test_an_update_is_a_plain_step_of_d_and_then_one_of_g(flags):
     for ours, theirs in ((g, plain_g), (d, plain_d)):
         for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert "num_batches" in name or torch.allclose(a, b, rtol=1e-3, atol=1e-4), name
+
+
+def test_q_learns_from_features_that_it_does_not_change_and_the_generator_learns_from_q():
+    _, d, args, real, latents = make(codes=3, information_weight=5.0)
+    fake = (real / 127.5 - 1).requires_grad_()
+    grads = []
+    for weight in (0.0, 5.0):
+        args.information_weight = weight
+        d.zero_grad()
+        gan.discriminator_loss(d, fake.detach(), fake.detach(), latents, args)[0].sum().backward()
+        grads.append([parameter.grad.clone() for parameter in d.layers.parameters()])
+    assert all(torch.allclose(a, b) for a, b in zip(*grads, strict=True))
+    assert d.guess[0].weight.grad.abs().max() > 0
+    args.information_weight = 0.0
+    (plain,) = torch.autograd.grad(gan.generator_loss(d, fake, latents, args).sum(), fake)
+    args.information_weight = 5.0
+    (told,) = torch.autograd.grad(gan.generator_loss(d, fake, latents, args).sum(), fake)
+    assert not torch.allclose(plain, told)
 
 
 # --- the scores ------------------------------------------------------------------------------
@@ -385,6 +403,7 @@ def test_pictures_without_labels_have_no_distance(tmp_path):
         ({"batch_size": 1}, "--batch-size"),
         ({"batch_size": 1501}, "--batch-size: at most 1500"),
         ({"learning_rate": -1.0}, "--learning-rate"),
+        ({"generator_learning_rate": -1.0}, "--generator-learning-rate"),
         ({"beta1": 1.0}, "--beta1"),
         ({"width": 0}, "--width"),
         ({"codes": 1}, "--codes"),

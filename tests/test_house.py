@@ -102,6 +102,12 @@ TINY = {
         more="--epochs 0.8",
         weights=("model",),
     ),
+    "gen/vae_gan.py": Tiny(
+        flags="--batch-size 100 --width 4 --latent-dim 4 --judge-updates 3 --eval-images 100 --torch-threads 1",
+        few="--epochs 0.2",
+        more="--epochs 0.4",
+        weights=("encoder", "decoder", "discriminator"),
+    ),
     "gen/gan.py": Tiny(
         flags="--batch-size 100 --width 4 --latent-dim 4 --judge-updates 3 --eval-images 100 --torch-threads 1",
         few="--epochs 0.2",
