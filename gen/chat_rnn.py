@@ -1209,7 +1209,7 @@ def talk(args: Args):
                 text = input("> " if sys.stdin.isatty() else "")
             except EOFError:
                 return
-            print(text, respond(model, words, text, args.temperature, rng, args.allow_rare), flush=True)
+            print(f"{text} {respond(model, words, text, args.temperature, rng, args.allow_rare)}".strip(), flush=True)
 
 
 def demo(args: Args):
@@ -1224,7 +1224,7 @@ def demo(args: Args):
         rng = generator(device, args.seed, SAMPLING, 3)
 
         def answer(text: str, temperature: float) -> str:
-            return f"{text} {respond(model, words, text, temperature, rng, args.allow_rare)}"
+            return f"{text} {respond(model, words, text, temperature, rng, args.allow_rare)}".strip()
 
         with gr.Blocks(title="How would the chat go on?", analytics_enabled=False) as page:
             gr.Markdown("# How would the chat go on?\nType the beginning of a message.")

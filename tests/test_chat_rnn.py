@@ -50,8 +50,8 @@ def no_figures(monkeypatch, request):
 def trained(tmp_path_factory):
     """The folder of a run that has learned the grammar well enough to talk."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    flags = {"num_messages": 8000, "width": 64, "num_layers": 1, "epochs": 6, "dropout": 0.0, "learning_rate": 0.01}
-    row = train(Args(**flags, cutoffs=(50,), judged=300, torch_threads=1, run_dir=folder))
+    flags = {"num_messages": 5000, "width": 64, "num_layers": 1, "epochs": 5, "batch_size": 32, "dropout": 0.0}
+    row = train(Args(**flags, learning_rate=0.01, cutoffs=(50,), judged=300, torch_threads=1, run_dir=folder))
     return folder, row
 
 
