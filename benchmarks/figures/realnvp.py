@@ -115,7 +115,7 @@ def mnist_part(results: Results, folder: Path) -> list[str]:
     header = ["MNIST", "hidden units", "epochs", "NICE's nats", "bits per dimension", "inversion error", "seconds"]
     note = (
         "Test pictures, log p(x) with pixels from 0 to 1, and bits with pixels of 8 bits. The published number took "
-        "1,500 epochs. Inversion error: the greatest |x - f^-1(f(x))| of 64 test pictures in float32, pixels from 0 to 1."
+        "1,500 epochs. Inversion error: greatest |x - f^-1(f(x))| of 64 test pictures in float32, pixels from 0 to 1."
     )
     return ["## MNIST", table(header, rows), note, "![bits per dimension](bits_mnist.png)"]
 
