@@ -1,6 +1,7 @@
 """Collect finished runs into results/, draw its figures, write its tables, fill README.md's blocks.
 
     python benchmarks/plot.py
+    python benchmarks/plot.py trpo es
 
 What benchmark.sh finished (runs/benchmark/) is copied, thinned, to results/<section>/<name>/seed<k>.csv and .json.
 Figures and tables come from results/ alone, so a clone without runs can redraw them. benchmarks/figures/<section>.py
@@ -53,10 +54,12 @@ def shorten(cell: str) -> str:
         return cell
 
 
-def collect(runs: Path, results: Path):
+def collect(runs: Path, results: Path, sections: list[str]):
     """Copy every finished run's summary and thinned rows from runs/benchmark/ to results/<section>/."""
     for path in sorted(runs.glob("*/seed*/summary.json")):
         summary = json.loads(path.read_text())
+        if summary["section"] not in sections:
+            continue
         figures = figures_of(summary["section"])
         rows = read_rows(path.parent / "metrics.csv")
         for i, row in enumerate(rows):
@@ -222,7 +225,7 @@ def save(figure: Figure, path: Path, dpi: int = 120):
 
 
 def curves(axes, results: list[Result], x: str, y: str, color: str, label: str | None = None, linestyle="-", scale=1.0):
-    """Every seed as a thin line, their mean as a thick one, and the band: min to max of two seeds, else mean ± std."""
+    """Every seed as a thin line, their mean as a thick one; band: mean ± std, of fewer than five min to max."""
     lines = []
     for result in results:
         known = ~(np.isnan(result[y]) | np.isnan(result[x]))
@@ -239,7 +242,7 @@ def curves(axes, results: list[Result], x: str, y: str, color: str, label: str |
     grid = np.linspace(start, end, 200)
     values = np.array([np.interp(grid, *line) for line in lines])  # [seeds, 200]
     mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
-    low, high = (values.min(axis=0), values.max(axis=0)) if len(lines) == 2 else (mean - std, mean + std)
+    low, high = (values.min(axis=0), values.max(axis=0)) if len(lines) < 5 else (mean - std, mean + std)
     axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
     axes.plot(grid, mean, color=color, linewidth=1.8, label=label, linestyle=linestyle)
 
@@ -256,15 +259,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = Path(__file__).resolve().parents[1]
     parser.add_argument("--root", type=Path, default=root, help="folder of runs/, results/ and README.md")
-    root = parser.parse_args().root
-    collect(root / "runs" / "benchmark", root / "results")
+    known = sorted(path.stem for path in Path(__file__).parent.glob("figures/*.py"))
+    parser.add_argument("section", nargs="*", help="draw these only (default: all)")
+    args = parser.parse_args()
+    root, sections = args.root, args.section or known
+    if unknown := set(sections) - set(known):
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    collect(root / "runs" / "benchmark", root / "results", sections)
     blocks = {}
-    for path in sorted(Path(__file__).parent.glob("figures/*.py")):
-        folder = root / "results" / path.stem
+    for section in sections:
+        folder = root / "results" / section
         results = Results(folder)
         if not results.all:
             continue
-        blocks |= figures_of(path.stem).draw(results, folder)
+        blocks |= figures_of(section).draw(results, folder)
         if results.missing:
             print(f"{folder}: missing {', '.join(sorted(results.missing))}")
         if results.mixed():

@@ -364,7 +364,7 @@ def race(seconds: float, updates: int = 10, crossing: int = 5) -> list[dict]:
 
 
 def load(root: Path) -> plot.Results:
-    plot.collect(root / "runs" / "benchmark", root / "results")
+    plot.collect(root / "runs" / "benchmark", root / "results", ["trpo"])
     return plot.Results(root / "results" / "trpo")
 
 

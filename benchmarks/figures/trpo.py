@@ -152,7 +152,7 @@ def environments_figure(results: Results, published: list[dict], path: Path):
         if env in ("Reacher", "Walker2d"):
             axes.set_ylabel("return (last 100 episodes)")
     handles = [
-        Line2D([], [], color=BLUE, linewidth=1.8, label="algos/trpo.py: mean ± std of the seeds, training"),
+        Line2D([], [], color=BLUE, linewidth=1.8, label="algos/trpo.py: mean of the seeds, training (± std of five)"),
         Line2D([], [], color=BLUE, linewidth=0.6, alpha=0.6, label="each seed"),
         Line2D([], [], color=BLACK, marker="D", linestyle="", markersize=4, label="each seed, most likely actions"),
     ]
