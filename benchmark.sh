@@ -76,7 +76,7 @@ gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --trai
 gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
 # DRAW: how it begins; cartoons with the post's batches, filters and squared error
-start='--bf16 --no-anneal-lr --learning-rate 1e-3 --epochs 1.28 --log-every 50 --test-images 100'
+start='--bf16 --no-anneal-lr --learning-rate 1e-3 --epochs 0.86 --log-every 50 --test-images 100'
 cartoons='--dataset emoji --read-size 5 --batch-size 64 --torch-threads 1 --bf16'
 
 # RevNet-38 on CIFAR-10, as the paper's authors train it
@@ -428,7 +428,7 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 [draw]
 
 # the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs {10,3,2} {,--no-attention,--binarize static}
+draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs {10,2,1} {,--no-attention,--binarize static}
 draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs 60 {,--no-attention}
 draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --num-steps 64 --epochs 100
 

@@ -127,7 +127,7 @@ def start_part(results: Results, folder: Path) -> list[str]:
         for seed in results[name]:
             below = np.flatnonzero(seed["losses/loss"] < 180)
             reached = f"{seed['global_step'][below[0]] / 128:,.0f}" if len(below) else "not reached"
-            at = [seed.at(updates * 128, "losses/loss") for updates in (200, 400, 600)]
+            at = [seed.at(updates * 128, "losses/loss") for updates in (100, 200, 400)]
             kl = seed.at(200 * 128, "losses/kl")
             rows.append([label, *map(number, at), number(kl), reached])
     axes.axhline(206, color=GREY, linestyle=":", linewidth=0.8)
@@ -138,7 +138,7 @@ def start_part(results: Results, folder: Path) -> list[str]:
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
     save(figure, folder / "start.png")
-    header = ["beginning", "bound at 200 updates", "at 400", "at 600", "KL at 200", "updates to 180 nats"]
+    header = ["beginning", "bound at 100 updates", "at 200", "at 400", "KL at 200", "updates to 180 nats"]
     note = (
         "A set of independent pixels, each as bright as on the average, costs 206 nats: the plateau. As most code "
         "begins, all biases of the attention at 0, the 2 x 2 filters that read are a pixel wide and 27 pixels apart: "
