@@ -28,8 +28,9 @@ The loss is a bound on -log p(x) in nats per picture: what the picture still cos
 divergences of the codes of ALL steps, summed over pixels, latents and steps. How pixels became black or white is part
 of the number: --binarize dynamic draws them for every batch anew, static once, as the paper's fixed set was.
 
-Expect, from the default on scikit-learn's digits, a minute; on MNIST, T = 10, see results/draw/README.md: the paper's
-80.97 nats took 64 steps, 60 epochs of T = 10 with attention have been published at 99.7, 30 without at 93.8.
+Expect, from the default on scikit-learn's digits, a minute on one core, and 309 nats (one seed; every pixel on its own
+costs 356); on MNIST, see results/draw/README.md. Published for T = 10: 99.7 nats after 60 epochs with attention, 93.8
+after 30 without; for T = 64 and fixed pixels 80.97, a schedule for a GPU.
 
 A run leaves drawing.png and drawing.gif (test pictures: what is read, orange, above what is written, green, step by
 step), prior.png and prior.gif (new pictures on the way), samples.png, reconstructions.png (originals above what they
@@ -132,7 +133,7 @@ class Args:
     """make grey pixels black or white at random, white as likely as they are bright: once, or for each batch anew
     (default: dynamic for digits and mnist; colours stay as they are)"""
 
-    epochs: float = 50.0
+    epochs: float = 20.0
     """passes over the pictures; half a one is fine"""
     batch_size: int = 128
     """pictures per update, over all processes"""

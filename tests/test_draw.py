@@ -185,7 +185,7 @@ def test_the_lstm_and_its_derivative_are_pytorchs(compiling, monkeypatch):
 def test_an_update_leaves_nothing_in_memory():
     def tensors():
         gc.collect()
-        return sum(isinstance(found, torch.Tensor) for found in gc.get_objects())
+        return sum(type(found) is torch.Tensor for found in gc.get_objects())
 
     model, _ = make()
     counts = []
@@ -322,20 +322,20 @@ def test_the_reconstruction_is_a_sum_of_log_densities_over_pixels():
 
 def test_it_learns_digits_and_leaves_its_pictures(tmp_path):
     """Without a code, the best independent pixels cost 356 nats; pixels whose brightness is known, 244."""
-    flags = SMALL | {"hidden_size": 48, "latent_dim": 10, "num_steps": 4}
-    row = train(Args(**flags, epochs=8.0, log_every=60, learning_rate=5e-3, run_dir=tmp_path / "run"))
+    flags = SMALL | {"hidden_size": 40, "latent_dim": 10, "num_steps": 3}
+    row = train(Args(**flags, epochs=7.0, log_every=100, learning_rate=5e-3, run_dir=tmp_path / "run"))
     mean = draw.load_digits_28()[0].double().mean(0) / 255
     assert D.Bernoulli(mean).entropy().nansum() > 350
-    assert row["eval/loss"] < 335 and row["eval/kl"] > 3
+    assert row["eval/loss"] < 340 and row["eval/kl"] > 2
     assert row["eval/recon"] + row["eval/kl"] == pytest.approx(row["eval/loss"], rel=1e-5)
     assert 0 < row["eval/write_last_width"] < 100 and row["eval/write_centre_spread"] > 0
     pictures = ["samples.png", "reconstructions.png", "drawing.png", "drawing.gif", "prior.png", "prior.gif"]
     names = {"args.json", "metrics.csv", "checkpoint.pt", "curve.png", "steps.png", *pictures}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
     assert Image.open(tmp_path / "run/reconstructions.png").size == (10 * 58, 4 * 58)
-    assert Image.open(tmp_path / "run/drawing.png").size == (4 * 86 + 2, 8 * 86 + 2)  # 4 steps of 4 pictures
+    assert Image.open(tmp_path / "run/drawing.png").size == (3 * 86 + 2, 8 * 86 + 2)  # 3 steps of 4 pictures
     for name in ("drawing", "prior"):
-        assert Image.open(tmp_path / f"run/{name}.gif").n_frames == 5  # the last without the grids
+        assert Image.open(tmp_path / f"run/{name}.gif").n_frames == 4  # the last without the grids
     samples = np.asarray(Image.open(tmp_path / "run/samples.png"), float).reshape(8, 58, 8, 58)[:, :56, :, :56]
     assert 0.5 < samples.mean() / (mean.mean().item() * 255) < 2  # as much ink as digits have
 
