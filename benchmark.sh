@@ -76,8 +76,8 @@ gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --trai
 gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
 # DRAW: how it begins; cartoons with the post's batches, filters and squared error
-start='--bf16 --no-anneal-lr --learning-rate 1e-3 --epochs 0.86 --log-every 50 --test-images 100'
-cartoons='--dataset emoji --read-size 5 --batch-size 64 --torch-threads 1 --bf16'
+start='--bf16 --no-anneal-lr --read-size 2 --learning-rate 1e-3 --epochs 0.86 --log-every 50 --test-images 100'
+cartoons='--dataset emoji --batch-size 64 --torch-threads 1 --bf16'
 
 # RevNet-38 on CIFAR-10, as the paper's authors train it
 revnet='--dataset cifar10 --batch-size 100'
@@ -428,9 +428,9 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 [draw]
 
 # the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs {10,2,1} {,--no-attention,--binarize static}
-draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --read-size 5 --epochs 60 {,--no-attention}
-draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --num-steps 64 --epochs 100
+draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs {10,2,1} {,--no-attention,--binarize static}
+draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --epochs 60 {,--no-attention}
+draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --read-size 2 --num-steps 64 --epochs 100
 
 # why learning stands still: what the filters and the canvas begin with
 draw-start-overlapping-{mean,zero}  | 1 | 1 | python gen/draw.py $mnist $start --start-canvas {mean,zero}
@@ -438,7 +438,7 @@ draw-start-sparse-{mean,zero}       | 1 | 1 | python gen/draw.py $mnist $start -
 draw-start-{rate,clip,read}         | 1 | 1 | python gen/draw.py $mnist $start {--learning-rate 2e-3,--max-grad-norm 50,--read-size 5}
 
 # updates per second beside plain eager code
-draw-speed-{float32,bf16,compiled,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --compile,--bf16 --no-attention}
+draw-speed-{float32,bf16,compiled,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --read-size 2 --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --compile,--bf16 --no-attention}
 draw-speed-plain                          | 1 | all | python benchmarks/peers/plain_draw.py --updates 800
 
 # the colour post's proposals, on cartoons: a larger code, more steps, ten times as long

@@ -16,7 +16,7 @@
     python gen/draw.py
     python gen/draw.py --dataset mnist --epochs 10 --bf16
     python gen/draw.py --dataset mnist --no-attention --epochs 10 --bf16
-    python gen/draw.py --dataset emoji --latent-dim 10 --read-size 5 --batch-size 64 --epochs 50 --bf16
+    python gen/draw.py --dataset emoji --latent-dim 10 --batch-size 64 --epochs 50 --bf16
     torchrun --nproc-per-node 2 gen/draw.py --dataset mnist --binarize static --num-steps 64 --epochs 60
 
 A variational autoencoder that takes T steps. At each, the encoder looks at the picture and at what is still missing on
@@ -151,8 +151,8 @@ class Args:
     """latents per step: the size of each code z"""
     attention: bool = True
     """read and write through a grid of filters; without it all pixels at every step"""
-    read_size: int = 2
-    """N of the N x N filters that read"""
+    read_size: int = 5
+    """N of the N x N filters that read (the paper's MNIST: 2, which learns more slowly)"""
     write_size: int = 5
     """N of the N x N filters that write"""
     start_attention: Literal["overlapping", "sparse"] = "overlapping"

@@ -23,7 +23,8 @@ from gen.draw import DRAW, LSTM, Args, UsageError, evaluate, filter_grid, losses
 
 CLOCKS = {"charts/SPS", "time/elapsed"}
 pytestmark = pytest.mark.usefixtures("no_figures")
-SMALL = {"hidden_size": 8, "latent_dim": 3, "num_steps": 3, "batch_size": 100, "test_images": 50, "torch_threads": 1}
+SMALL = {"hidden_size": 8, "latent_dim": 3, "num_steps": 3, "batch_size": 100, "test_images": 50, "read_size": 2}
+SMALL |= {"torch_threads": 1}
 
 
 @pytest.fixture
