@@ -460,8 +460,8 @@ revnet-blocks-{8,32,128}-stored  | 1   | 1   | python gen/revnet.py $blocks --st
 
 # the built-in chat, whose entropy is known; the real one, beside counting (Kneser-Ney) on the same split and vocabulary
 chat-grammar     | 1-3 | 1 | python gen/chat_rnn.py $one_thread
-chat-ubuntu      | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 10 --dropout 0.3 --learning-rate 0.003 --bf16 $one_thread
-chat-tied        | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 10 --dropout 0.3 --learning-rate 0.003 --bf16 --tied-weights $one_thread
+chat-ubuntu      | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 7 --learning-rate 0.003 --bf16 $one_thread
+chat-tied        | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 7 --learning-rate 0.003 --bf16 --tied-weights $one_thread
 chat-kneser-ney  | 1   | 1 | $ubuntu benchmarks/kneser_ney.py $messages
 
 # words per CPU second at 10,000 words and the same network, beside PyTorch's example
