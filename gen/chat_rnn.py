@@ -463,7 +463,7 @@ def read_chat(path: Path) -> list[list[str]]:
         raise UsageError(f"--data {path}: cannot be read ({error})") from None
     if b"\0" in data[: 2**16]:
         raise UsageError(f"--data {path}: is no text; one message a line is wanted, gzipped or not")
-    lines = map(clean, data.decode("utf-8", "replace").splitlines())
+    lines = map(clean, data.decode("utf-8", "replace").split("\n"))
     messages = [line.split() for line in lines if line]
     if len(messages) < 20:
         raise UsageError(f"--data {path}: needs at least 20 messages of two words or more, has {len(messages)}")

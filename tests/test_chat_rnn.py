@@ -158,6 +158,8 @@ def test_the_vocabulary_is_counted_where_it_trains_and_the_split_is_by_time(tmp_
     assert len(before.rows) == 19 and len(after.rows) == 2
     assert after.rows[1, :5].tolist() == [END, RARE, 2, 4, END] and after.targets.tolist() == [4, 4]
     assert chat_rnn.load_chat(Args(data=path, test_share=0.1, batch_size=4, max_vocabulary=4))[2] == words[:4]
+    path.write_bytes("\r\n".join(["an \x1ditalic\x1d\u2028word\x85"] * 20).encode())  # one message a line, not more
+    assert chat_rnn.read_chat(path) == [["an", "italic", "word"]] * 20
     long = chat_rnn.to_rows([["one"] * 25, ["one"] * 20, ["one"] * 19], {"one": 2})
     assert long.targets.tolist() == [20, 20, 20] and (long.rows[:2, 1:] == 2).all() and long.rows[2, 20] == END
 

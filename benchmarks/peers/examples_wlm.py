@@ -52,7 +52,7 @@ def write_texts(path: Path, folder: Path, vocabulary: int, train_words: int):
     """train.txt, valid.txt and test.txt, as the example wants them: the end of a message is its own <eos>."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8", "replace")
-    messages = [re.sub(r"[^0-9a-z ]", "", re.sub(r"\s", " ", line).lower()).split()[:20] for line in text.splitlines()]
+    messages = [re.sub(r"[^0-9a-z ]", "", re.sub(r"\s", " ", line).lower()).split()[:20] for line in text.split("\n")]
     messages = [message for message in messages if len(message) >= 2]
     counts = Counter(word for message in messages for word in message)
     known = {word for word, _ in counts.most_common(vocabulary - 2)}  # besides <eos> and <unk>
