@@ -802,7 +802,8 @@ def save_grid(run: Run, name: str, pictures: torch.Tensor, columns: int):
     """Pictures [n, c, h, w] from 0 to 1 in rows of so many, a grey line between them, each pixel two wide."""
     from PIL import Image
 
-    framed = F.pad(pictures.clamp(0, 1), (0, 1, 0, 1), value=0.5)
+    missing = -len(pictures) % columns  # in the last row
+    framed = F.pad(pictures.clamp(0, 1), (0, 1, 0, 1, 0, 0, 0, missing), value=0.5)
     n, c, h, w = framed.shape
     rows = framed.view(n // columns, columns, c, h, w).permute(0, 3, 1, 4, 2)  # [rows, h, columns, w, c]
     array = (rows.reshape(n // columns * h, columns * w, c) * 255).round().byte().numpy(force=True)
@@ -817,44 +818,57 @@ def shown(pixels: torch.Tensor, together: bool = False) -> torch.Tensor:
     return 0.5 + 0.5 * pixels / largest
 
 
-def first(pictures: torch.Tensor, num: int) -> torch.Tensor:
-    """The first ones of uint8 [n, c, h, w], from the start again where there are fewer."""
-    return pictures[torch.arange(num) % len(pictures)]
+@torch.no_grad()
+def draw_all_features(run: Run, model: ConvNet, picture: torch.Tensor, layer: int, how: str):
+    """features1.png, features2.png: a picture, uint8 [1, c, h, w], and what each feature of the layer sees in it."""
+    pixels = shown(each_alone(model, picture, layer, how))
+    save_grid(run, f"features{layer + 1}", torch.cat([picture.float() / 255, pixels]), 11)
 
 
 @torch.no_grad()
+def draw_one_feature(run: Run, model: ConvNet, pictures: torch.Tensor, layer: int, number: int, how: str):
+    """one1.png, one2.png: 64 pictures, uint8 [64, c, h, w], and what one feature sees in them, all on one scale."""
+    means = model.look(pictures)[layer][0].mean((2, 3))  # [64, channels]
+    feature = torch.tensor(number - 1, device=pictures.device) if number else means.std(0).argmax()
+    alone = F.one_hot(feature, means.shape[1]).view(1, -1, 1, 1)
+    pixels = shown(pixels_of(model, pictures, layer, alone, how), together=True)
+    rows = [part.view(8, 8, *part.shape[1:]) for part in (pictures.float() / 255, pixels)]
+    save_grid(run, f"one{layer + 1}", torch.cat(rows, 1).flatten(0, 1), 16)
+
+
+@torch.no_grad()
+def draw_strongest(run: Run, model: ConvNet, pictures: torch.Tensor, layer: int, how: str):
+    """strongest1.png, strongest2.png: each feature's three strongest activations, each beside its picture."""
+    top = strongest(model, pictures, layer, 3)  # [channels, 3]
+    alone = torch.eye(len(top), device=top.device).repeat_interleave(top.shape[1], 0)[:, :, None, None]
+    chosen = pictures[top.flatten()]  # [3 channels, c, h, w]
+    features = model.look(chosen)[layer][0] * alone
+    peak = features == features.amax((1, 2, 3), keepdim=True)  # where it is strongest, nothing else
+    pixels = shown(pixels_of(model, chosen, layer, alone * peak, how))
+    pairs = torch.stack([pixels, chosen.float() / 255], 1).flatten(0, 1)
+    save_grid(run, f"strongest{layer + 1}", pairs, 8 * top.shape[1])
+
+
+@torch.no_grad()
+def draw_unpooling(run: Run, model: ConvNet, picture: torch.Tensor, pictures: torch.Tensor):
+    """unpooling.png: a picture, and the most active features of both layers in it, above with the switches."""
+    rows = [picture.float() / 255], [torch.full_like(picture, 0.5, dtype=torch.float32)]
+    for layer, (features, _) in enumerate(model.look(pictures)):
+        most = features.sum((0, 2, 3)).argsort(descending=True)[:8]
+        for row, how in zip(rows, ("switches", "copy"), strict=True):
+            row.append(shown(each_alone(model, picture, layer, how)[most]))
+    above, below = (torch.cat(row) for row in rows)
+    save_grid(run, "unpooling", torch.cat([above, below]), len(above))
+
+
 def draw_figures(run: Run, model: ConvNet, test: torch.Tensor, args: Args):
-    """The figures of both layers, from unseen pictures."""
-    picture, many = test[args.picture : args.picture + 1], first(test, 64)
-    compared = [picture.float() / 255]
-    for layer, channels in enumerate(args.channels):
-        tiles = torch.cat([picture.float() / 255, shown(each_alone(model, picture, layer, args.unpool))])
-        save_grid(run, f"features{layer + 1}", F.pad(tiles, (0, 0) * 3 + (0, -len(tiles) % 11), value=0.5), 11)
-
-        means = model.look(many)[layer][0].mean((2, 3))  # [64, channels]
-        feature = args.feature[layer] - 1 if args.feature[layer] else int(means.std(0).argmax())
-        alone = F.one_hot(torch.tensor(feature, device=test.device), channels).view(1, channels, 1, 1)
-        pixels = shown(pixels_of(model, many, layer, alone, args.unpool), together=True)
-        beside = torch.cat([many.view(8, 8, *many.shape[1:]).float() / 255, pixels.view(8, 8, *pixels.shape[1:])], 1)
-        save_grid(run, f"one{layer + 1}", beside.flatten(0, 1), 16)
-
-        top = strongest(model, test, layer, 3)  # [channels, 3]
-        alone = torch.eye(channels, device=test.device).repeat_interleave(top.shape[1], 0)[:, :, None, None]
-        features = model.look(test[top.flatten()])[layer][0] * alone
-        peak = features == features.amax((1, 2, 3), keepdim=True)  # where it is strongest, nothing else
-        pixels = shown(pixels_of(model, test[top.flatten()], layer, alone * peak, args.unpool))
-        pairs = torch.stack([pixels, test[top.flatten()].float() / 255], 1).flatten(0, 1)
-        per_row = 2 * top.shape[1] * 4
-        save_grid(
-            run, f"strongest{layer + 1}", F.pad(pairs, (0, 0) * 3 + (0, -len(pairs) % per_row), value=0.5), per_row
-        )
-
-        active = means.sum(0).argsort(descending=True)[:8].tolist()
-        compared += [shown(each_alone(model, picture, layer, how)[active]) for how in ("switches", "copy")]
-    switches1, copy1, switches2, copy2 = compared[1:]
-    blank = torch.full_like(compared[0], 0.5)
-    rows = [compared[0], switches1, switches2, blank, copy1, copy2]
-    save_grid(run, "unpooling", torch.cat(rows), 1 + len(switches1) + len(switches2))
+    """The post's figures of both layers, from unseen pictures."""
+    picture, pictures = test[args.picture : args.picture + 1], test[torch.arange(64) % len(test)]
+    for layer in (0, 1):
+        draw_all_features(run, model, picture, layer, args.unpool)
+        draw_one_feature(run, model, pictures, layer, args.feature[layer], args.unpool)
+        draw_strongest(run, model, test, layer, args.unpool)
+    draw_unpooling(run, model, picture, pictures)
 
 
 def train(args: Args) -> dict:
