@@ -305,23 +305,25 @@ def update(networks, optimizers, pictures: torch.Tensor, noise: torch.Tensor, ar
 
     Returns sums over the share [5]: KL divergence, errors in nats, -L_GAN, D of real pictures, D of samples.
     """
-    encoder, decoder, discriminator = networks
+    encoder, decoder, *adversary = networks
     real = pictures.to(memory_format=torch.channels_last) / 127.5 - 1
     autocast = torch.autocast(pictures.device.type, torch.bfloat16, enabled=args.bf16)
     with autocast:
         mu, logvar = encoder(real)
         z, kl = mu + (0.5 * logvar).exp() * noise[:, 0], kl_divergence(mu, logvar)
-        if args.loss == "vae":
+    if not adversary:
+        with autocast:
             nats = error_nats(real, decoder(z), args.noise_std)
-        else:
-            drawn = torch.cat([real, decoder(torch.cat([z, noise[:, 1]]))])  # real, reconstructions, samples
-            _, verdicts = discriminator(drawn.detach())
-            loss_d = discriminator_loss(verdicts)
-    if args.loss == "vae":
-        learn_from((kl + nats).sum() / args.batch_size, networks[:2], optimizers[:2])
+        learn_from((kl + nats).sum() / args.batch_size, networks, optimizers)
         return torch.stack([kl, nats, *torch.zeros(3, len(kl), device=kl.device)]).detach().sum(1)
 
-    learn_from(loss_d.sum() / args.batch_size, [discriminator], optimizers[2:])
+    (discriminator,) = adversary
+    with autocast:
+        drawn = torch.cat([real, decoder(torch.cat([z, noise[:, 1]]))])  # real, reconstructions, samples
+        _, verdicts = discriminator(drawn.detach())
+        loss_d = discriminator_loss(verdicts)
+    learn_from(loss_d.sum() / args.batch_size, adversary, optimizers[2:])
+
     discriminator.requires_grad_(False)  # the gradient flows through D, not into it
     with autocast:
         features, judged = discriminator(drawn)

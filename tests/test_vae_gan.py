@@ -150,11 +150,11 @@ def test_the_frechet_distance_of_gaussians_and_a_classifier_that_learns():
 def trained(tmp_path_factory):
     """Both losses on small digits: folder and last row of each."""
     found, folder = {}, tmp_path_factory.mktemp("trained")
-    flags = {"image_size": 16, "width": 12, "latent_dim": 16, "judge_updates": 150, "eval_images": 1000}
+    flags = {"image_size": 16, "width": 8, "latent_dim": 16, "judge_updates": 80, "eval_images": 500}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vae_gan.Run, "plot", lambda *_: None)
         for loss in ("vae", "vae-gan"):
-            args = Args(**SMALL | flags, loss=loss, epochs=12, log_every=120, learning_rate=1e-3, run_dir=folder / loss)
+            args = Args(**SMALL | flags, loss=loss, epochs=8, log_every=120, learning_rate=1e-3, run_dir=folder / loss)
             found[loss] = train(args)
     return folder, found
 
