@@ -27,7 +27,8 @@ so that only the last output has to be kept, however many blocks there are. The 
 the time if a backward pass takes twice a forward one. Blocks that halve the picture cannot be undone: their input is
 kept (the output of the block before), and nothing else.
 
-At depth 38 it keeps 0.53 MB for each picture of CIFAR-10, the network with stored activations 3.1 MB.
+At depth 38 it keeps 0.53 MB for each picture of CIFAR-10, the network with stored activations 3.1 MB. The 160 epochs
+below are for a GPU, and have not been run.
 
 A run leaves curve.png (accuracy on unseen pictures), memory.png (bytes kept for the backward pass over depth, with
 and without stored activations), inversion.png (what the first stage makes of pictures, and what is computed back).
@@ -37,10 +38,10 @@ Papers
     (arXiv 1707.04585). Sizes and recipe are those of the authors' code (renmengye/revnet-public, cifar_configs.py):
     RevNet-38 is the default; --depth 110 --filters 32 32 64 128 is RevNet-110, with --bottleneck --depth 164 it is
     RevNet-164. 80,000 updates of 100 pictures are 160 epochs of CIFAR-10.
-    Grosse & Ba, CSC413/2516 lecture on reversible models: the blocks, from residual ones.
+    Ba, CSC413/2516, lecture 10: the blocks, step by step from residual ones.
 
 Differences from the paper and its code
-    1. Inputs are recomputed and differentiated in one pass, where the paper first recomputes, then differentiates.
+    1. Inputs are recomputed and differentiated in one pass; the authors' code recomputes, then passes once more.
     2. Pictures are standardized by channel; running averages of batch statistics move by 0.1 an update, as PyTorch's
        do; weights begin normal, not truncated.
     3. An epoch's last pictures and the next one's first may share a batch, so that every batch is full.
