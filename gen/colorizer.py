@@ -16,7 +16,7 @@
 """Colorizer: draw a few strokes of colour on line art, and see it finished.
 
     python gen/colorizer.py
-    python gen/colorizer.py --dataset emoji --size 128 --width 32 --bf16 --epochs 4 --learning-rate 0.0004
+    python gen/colorizer.py --dataset emoji --size 128 --width 32 --bf16 --epochs 3
     python gen/colorizer.py --demo RUN_DIR
     python gen/colorizer.py --paint drawing.png --with-hint strokes.png --model RUN_DIR
 
@@ -43,14 +43,16 @@ Papers
     features are compared.
 
 Differences from the papers and the post
-    1. The post bleaches by 0.3. Thirty squares of 50/256 of the side leave 0.385 on average; share_left computes it.
+    1. The post bleaches by 0.3. Thirty squares of 50/256 of the side leave 0.383 on average; share_left computes it.
     2. The post says squares of 10x10 and a radius of 100 pixels; its code takes 50x50 of 256 and a box of 100. Here
        both are shares of the side, so that smaller pictures get hints of the same kind.
     3. Group normalization in place of batch normalization: a picture's colours never depend on the batch around it.
     4. Both networks learn from one forward pass of the discriminator over the painted pictures (pix2pix does a second
        one after the discriminator's update).
-    5. The result is a sigmoid's, from 0 to 1 as the pictures are (the post: tanh on the same range). No dropout.
+    5. The output's tanh is moved to the pictures' range, 0 to 1 (the post leaves it from -1 to 1). No dropout.
     6. The discriminator judges patches, as pix2pix's (the post's judges the whole picture).
+    7. Adam's step size is 1e-3 (both: 2e-4), because runs here last minutes: after 300 updates on cartoons of 64 pixels
+       the error in a and b was 14.2 with 1e-3, 16.8 with 4e-4.
 """
 
 import csv
@@ -144,7 +146,7 @@ class Args:
     """passes over the pictures; half a one is fine"""
     batch_size: int = 4
     """pictures per update, over all processes"""
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     """Adam's step size, of both networks; it falls to 0 over the second half of the run, as pix2pix's does"""
     log_every: int = 250
     """updates between rows of metrics.csv, 0 for one row an epoch"""
@@ -280,7 +282,7 @@ class Generator(nn.Module):
         for i in reversed(range(levels)):
             before, after = widths[i] * (2 if args.skip and i < levels - 1 else 1), widths[i - 1] if i else 3
             layers = [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=i == 0)]
-            self.up.append(nn.Sequential(*layers, *([normalized(after), nn.ReLU()] if i else [nn.Sigmoid()])))
+            self.up.append(nn.Sequential(*layers, *([normalized(after), nn.ReLU()] if i else [nn.Tanh()])))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Lines and hint [n, 1 or 4, s, s] -> the painted picture [n, 3, s, s]; all from 0 to 1."""
@@ -290,7 +292,7 @@ class Generator(nn.Module):
             kept.append(x)
         for i, up in enumerate(self.up):
             x = up(torch.cat([x, kept[-1 - i]], 1) if self.skip and i else x)
-        return x.float()
+        return (x.float() + 1) / 2
 
 
 class Discriminator(nn.Sequential):
@@ -803,7 +805,7 @@ def save_rows(run: Run, name: str, columns: list[torch.Tensor]):
 
     columns = [F.pad(column.expand(-1, 3, -1, -1).cpu(), (0, 1, 0, 1), value=0.5) for column in columns]
     rows = torch.stack(columns, 1).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # [n * s, columns * s, 3]
-    image, scale = Image.fromarray((rows * 255).round().byte().numpy()), max(1, 128 // columns[0].shape[-1])
+    image, scale = Image.fromarray((rows * 255).round().byte().numpy()), 2 if columns[0].shape[-1] < 100 else 1
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(run.dir / f"{name}.png")
     run.picture(run.dir / f"{name}.png")
 
