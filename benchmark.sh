@@ -363,8 +363,8 @@ pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --cud
 [tradeoffs]
 
 # the lecture's table: PixelCNN, GAN, RealNVP and VAE on the same pictures, each trained for a minute or two
-tradeoffs-digits  | 1 | 1 | python benchmarks/tradeoffs.py --dataset digits --sizes
-tradeoffs-mnist   | 1 | 1 | python benchmarks/tradeoffs.py --dataset mnist
+tradeoffs-digits  | 1 | 1 | python benchmarks/tradeoffs.py --dataset digits
+tradeoffs-mnist   | 1 | 1 | python benchmarks/tradeoffs.py --dataset mnist --sizes
 
 [vae]
 

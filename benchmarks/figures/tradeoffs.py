@@ -113,8 +113,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         if (folder / f"{name}.png").exists():
             rows = ", ".join(["real pictures", *(words[1] for words in LECTURE)])
             parts += [f"From the top: {rows}.", f"![samples]({name}.png)"]
-        if name == "tradeoffs-mnist" or not results["tradeoffs-mnist"]:
-            parts += size_figure(seeds[0], folder)
+        parts += size_figure(seeds[0], folder)
     used = [seed for seeds in results.all.values() for seed in seeds]
     (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
     return blocks

@@ -146,6 +146,7 @@ def weights_part(results: Results, folder: Path) -> list[str]:
     for kl, error, weight in points:
         axes.annotate(weight, (kl, error), textcoords="offset points", xytext=(6, 4))
     axes.set(xlabel="KL divergence (nats)", ylabel="squared error on unseen pictures", title="MNIST, weight of the KL")
+    axes.margins(0.08)  # room for the last number
     axes.grid(alpha=0.25)
     save(figure, folder / "weights.png")
     header = ["weight", "squared error, unseen", "KL (nats)", "active latents", "squared error, seen"]
