@@ -27,11 +27,11 @@ A factor is a softmax over the 256 values of a pixel (over 2, with --binarize), 
 over a picture's pixels and colours, and bits per dimension, which are the same divided by their number and by ln 2.
 
 Expect, from the default on scikit-learn's digits, 3.26 bits per dimension on test pictures after 4 epochs, 50 CPU
-seconds; pictures as they come out of it are strokes and loops that are almost digits. On one core with --bf16, a network
-of 32 channels costs 90.5 nats on binarized MNIST after half an epoch, 210 CPU seconds, and one of 48 channels 4.84
-bits per dimension on CIFAR-10 after a fifth of an epoch, 262: the published 3.14 and 3.03 are of large networks after
-long training on GPUs, for which this file has not been run. Give it one thread where others use the cores, too:
-threads that wait for each other take four times as long (--torch-threads 1).
+seconds: strokes and loops that are almost digits. On one core with --bf16, 32 channels reach 90.5 nats on binarized
+MNIST after half an epoch, 210 CPU seconds; 48 channels 4.84 bits per dimension on CIFAR-10 after a fifth of an epoch,
+262. The published 3.14 and 3.03 are of large networks after long training on GPUs; here they have not been tried. Give
+it one thread (--torch-threads 1) where others use the cores, too: threads that wait for each other took four times as
+long.
 
 Drawing costs as much arithmetic as one pass of the network per colour, not one pass per pixel: a row of the vertical
 stack is computed once, when the row above is known, and of the horizontal stack only the pixel whose turn it is, from

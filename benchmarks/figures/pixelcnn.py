@@ -71,8 +71,8 @@ def likelihood_part(results: Results, folder: Path) -> list[str]:
     note = (
         "Ours are small networks, trained for minutes on one core and scored on 1,000 (CIFAR-10: 500) test pictures; "
         "the published ones are large and were trained for many epochs on GPUs. The rows for a GPU in benchmark.sh "
-        "(`-long`) have not been run. With four layers a pixel's prediction sees ten rows up: below a gap of that height "
-        "such a network may begin a second digit."
+        "(`-long`) have not been run. With four layers a pixel's prediction sees ten rows up: below a gap of that "
+        "height such a network may begin a second digit."
     )
     return ["## Likelihood", table(header, rows), note, "![curves](curves.png)"]
 
