@@ -28,7 +28,7 @@ the time if a backward pass takes twice a forward one. Blocks that halve the pic
 kept (the output of the block before), and nothing else.
 
 At depth 38 it keeps 0.53 MB for each picture of CIFAR-10, the network with stored activations 3.1 MB. The 160 epochs
-below are for a GPU, and have not been run.
+are for a GPU, and have not been run.
 
 A run leaves curve.png (accuracy on unseen pictures), memory.png (bytes kept for the backward pass over depth, with
 and without stored activations), inversion.png (what the first stage makes of pictures, and what is computed back).
@@ -866,7 +866,7 @@ def draw_inversion(run: Run, model: RevNet, pictures: torch.Tensor):
     axes = figure.subplots(len(rows), 8)
     for line, (words, images) in zip(axes, rows.items(), strict=True):
         for cell, image in zip(line, images, strict=True):
-            cell.imshow(image, cmap="gray" if words == "picture" else "viridis")
+            cell.imshow(image.numpy(), cmap="gray" if words == "picture" else "viridis")
             cell.set(xticks=[], yticks=[])
         line[0].set_ylabel(words)
     figure.suptitle(
