@@ -428,7 +428,7 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 [draw]
 
 # the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs {10,2,1} {,--no-attention,--binarize static}
+draw-mnist-{attention,whole,fixed}  | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs {6,1,1} {,--no-attention,--binarize static}
 draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --epochs 60 {,--no-attention}
 draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --read-size 2 --num-steps 64 --epochs 100
 
@@ -438,11 +438,12 @@ draw-start-sparse-{mean,zero}       | 1 | 1 | python gen/draw.py $mnist $start -
 draw-start-{rate,clip,read}         | 1 | 1 | python gen/draw.py $mnist $start {--learning-rate 2e-3,--max-grad-norm 50,--read-size 5}
 
 # updates per second beside plain eager code
-draw-speed-{float32,bf16,compiled,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --read-size 2 --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --compile,--bf16 --no-attention}
-draw-speed-plain                          | 1 | all | python benchmarks/peers/plain_draw.py --updates 800
+draw-speed-{float32,bf16,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --read-size 2 --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --no-attention}
+draw-speed-plain                 | 1 | all | python benchmarks/peers/plain_draw.py --updates 400
+draw-speed-compiled              | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --read-size 2 --epochs 0.26 --log-every 20 --test-images 20 --bf16 --compile
 
 # the colour post's proposals, on cartoons: a larger code, more steps, ten times as long
-draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {3,3,3,30}
+draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {2,2,2,20}
 
 [revnet]
 

@@ -323,11 +323,11 @@ def test_the_reconstruction_is_a_sum_of_log_densities_over_pixels():
 
 def test_it_learns_digits_and_leaves_its_pictures(tmp_path):
     """Without a code, the best independent pixels cost 356 nats; pixels whose brightness is known, 244."""
-    flags = SMALL | {"hidden_size": 40, "latent_dim": 10, "num_steps": 3}
+    flags = SMALL | {"hidden_size": 40, "latent_dim": 10, "num_steps": 3, "read_size": 5}
     row = train(Args(**flags, epochs=7.0, log_every=100, learning_rate=5e-3, run_dir=tmp_path / "run"))
     mean = draw.load_digits_28()[0].double().mean(0) / 255
     assert D.Bernoulli(mean).entropy().nansum() > 350
-    assert row["eval/loss"] < 340 and row["eval/kl"] > 2
+    assert row["eval/loss"] < 335 and row["eval/kl"] > 3
     assert row["eval/recon"] + row["eval/kl"] == pytest.approx(row["eval/loss"], rel=1e-5)
     assert 0 < row["eval/write_last_width"] < 100 and row["eval/write_centre_spread"] > 0
     pictures = ["samples.png", "reconstructions.png", "drawing.png", "drawing.gif", "prior.png", "prior.gif"]

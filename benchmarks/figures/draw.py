@@ -211,8 +211,8 @@ def colour_part(results: Results) -> list[str]:
     header = ["", "epochs", "squared error, unseen", "KL (nats)", "loss", "seconds of training"]
     note = (
         "Cartoons of Noto Color Emoji at 64x64, batches of 64, one attention for the three channels. The post trained "
-        "an epoch of 2,400 updates on faces and proposed ten, a larger code, more steps; here the short runs have 165 "
-        "updates and the long one 1,650. Squared error of the mean code's drawing, summed over 12,288 numbers."
+        "an epoch of 2,400 updates on faces and proposed ten, a larger code, more steps; here the short runs have 110 "
+        "updates and the long one 1,100. Squared error of the mean code's drawing, summed over 12,288 numbers."
     )
     return ["## What the colour post proposed", table(header, rows), note]
 
