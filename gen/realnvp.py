@@ -152,8 +152,8 @@ class Args:
     """passes over the pictures; half a one is fine"""
     batch_size: int = 250
     """pictures per update, over all processes"""
-    learning_rate: float = 1e-3
-    """Adam's step size"""
+    learning_rate: float | None = None
+    """Adam's step size (default: 0.001; in the plane 0.005)"""
     anneal_lr: bool = True
     """let the step size fall to 0 in a straight line over --epochs"""
     max_grad_norm: float = 100.0
@@ -199,6 +199,7 @@ class Args:
         self.logit = (not additive and not self.plane) if self.logit is None else self.logit
         colour = self.dataset in ("photos", "emoji", "cifar10", "folder")
         self.network = self.network or ("conv" if colour else "dense")
+        self.learning_rate = (5e-3 if self.plane else 1e-3) if self.learning_rate is None else self.learning_rate
         self.couplings = (12 if self.plane else 4) if self.couplings is None else self.couplings
         hidden = (64, 64) if self.plane else (1000,) * 5
         self.hidden = hidden if self.hidden is None else tuple(self.hidden)  # args.json holds a list, and paths as text
@@ -231,11 +232,11 @@ class Args:
 # --- the networks of the couplings: they may be anything, nobody inverts them -----------------
 
 
-def mlp(num_in: int, hidden: tuple[int, ...], num_out: int) -> nn.Sequential:
+def mlp(num_in: int, hidden: tuple[int, ...], num_out: int, activation=nn.ReLU) -> nn.Sequential:
     """[n, in] -> [n, out], 0 at first: every coupling begins as the identity."""
     layers = []
     for before, after in pairwise([num_in, *hidden]):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), activation()]
     last = nn.Linear(hidden[-1] if hidden else num_in, num_out)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -437,11 +438,12 @@ class FactorOut(nn.Module):
 def dense_layers(size: int, args: Args) -> list[nn.Module]:
     if size % 2:
         raise UsageError(f"--network dense: halves of {size:,} numbers are not alike: take an even --image-size")
-    affine = args.coupling == "affine"
-    return [
-        Coupling("alternate", bool(i % 2), affine, mlp(size // 2, args.hidden, size // 2 * (1 + affine)), (size // 2,))
-        for i in range(args.couplings)
-    ]
+    half, affine, layers = size // 2, args.coupling == "affine", []
+    activation = nn.SiLU if args.plane else nn.ReLU  # smooth densities in the plane, without the folds of ReLUs
+    for i in range(args.couplings):
+        network = mlp(half, args.hidden, half * (1 + affine), activation)
+        layers.append(Coupling("alternate", bool(i % 2), affine, network, (half,)))
+    return layers
 
 
 def conv_layers(shape: tuple[int, int, int], args: Args) -> list[nn.Module]:

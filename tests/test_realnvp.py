@@ -26,7 +26,7 @@ PLANE = {
     "eval_images": 500,
 }
 DENSE = {"dataset": "digits", "couplings": 4, "hidden": (12,), "batch_size": 100, "eval_images": 50, "torch_threads": 1}
-CONV = {"dataset": "digits", "network": "conv", "channels": 3, "blocks": 1, "batch_size": 10, "train_images": 100}
+CONV = {"dataset": "photos", "image_size": 8, "channels": 3, "blocks": 1, "batch_size": 10, "train_images": 100}
 CONV |= {"eval_images": 20, "torch_threads": 1}
 DIGITS = realnvp.load_digits_28()[0].unsqueeze(1)
 
@@ -48,6 +48,26 @@ def generator(seed=0):
 def rows(folder):
     with (folder / "metrics.csv").open(newline="") as file:
         return [{key: cell for key, cell in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
+
+
+def in_two_processes(work):
+    """Let two processes, as torchrun would start them, do work(rank)."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                work(rank)
+                status = 0
+            finally:
+                os._exit(status)
+        processes.append(process)
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
 
 
 def randomized(module, seed=0, scale=0.3):
@@ -174,11 +194,13 @@ def test_without_scaling_additive_couplings_preserve_volume_exactly(network):
 
 def test_additive_couplings_begin_with_latents_as_wide_as_the_prior():
     for flags in (DENSE, CONV):
-        model = realnvp.make_model(Args(**flags | {"coupling": "additive"}), DIGITS, torch.device("cpu"))
+        args = Args(**flags | {"coupling": "additive", "train_images": 500})
+        pictures = realnvp.load_data(args, torch.device("cpu"))[0]
+        model = realnvp.make_model(args, pictures, torch.device("cpu"))
         with torch.no_grad():
-            z = model(realnvp.dequantize(DIGITS[:500], generator()))[0]
-        assert torch.allclose(z.std(0), torch.full((784,), math.pi / 3**0.5), rtol=0.1)
-        assert len(model.scaling.log_scale.unique()) > 700
+            z = model(realnvp.dequantize(pictures, generator()))[0]
+        assert torch.allclose(z.std(0), torch.full((model.size,), math.pi / 3**0.5), rtol=0.1)
+        assert len(model.scaling.log_scale.unique()) > 0.9 * model.size
 
 
 def test_codes_are_drawn_from_the_prior():
@@ -200,10 +222,10 @@ def test_every_source_is_the_density_that_its_points_have():
     for dataset, noise in realnvp.NOISE_OF.items():
         log_p = realnvp.source_log_density(dataset, torch.cartesian_prod(side, side))
         assert log_p.exp().sum().item() * 0.1**2 == pytest.approx(1, abs=1e-6)
-        x = realnvp.draw_points(dataset, 10_000, generator())
+        x = realnvp.draw_points(dataset, 4000, generator())
         sampled = -realnvp.source_log_density(dataset, x)
         entropy = realnvp.source_entropy(dataset)
-        assert sampled.mean().item() == pytest.approx(entropy, abs=4 * sampled.std().item() / 100)
+        assert sampled.mean().item() == pytest.approx(entropy, abs=4 * sampled.std().item() / 4000**0.5)
         if dataset == "gaussians":
             assert entropy == pytest.approx(math.log(8) + math.log(2 * math.pi * math.e * noise**2), abs=0.01)
         means = realnvp.centres(dataset)
@@ -313,9 +335,9 @@ def test_a_trained_flow_gives_pictures_back_in_float32(flags, tmp_path):
     row = train(Args(**flags | {"learning_rate": 3e-3, "epochs": 1.0, "run_dir": tmp_path / "run"}))
     assert row["eval/inversion_error"] < 1e-4
     args, checkpoint = realnvp.load_run(tmp_path / "run", "--resume", Args)
-    model = realnvp.make_model(args, DIGITS, torch.device("cpu")).eval()
+    data, _, pictures, _ = realnvp.load_data(args, torch.device("cpu"))
+    model, pictures = realnvp.make_model(args, data, torch.device("cpu")).eval(), pictures[:30]
     model.load_state_dict(checkpoint["model"])
-    pictures = realnvp.load_digits_28()[0][:30].unsqueeze(1)
     with torch.no_grad():
         z = realnvp.codes(model, pictures)
         x = model.inverse(z)
@@ -361,35 +383,44 @@ def test_the_density_of_a_run_in_the_plane_leaves_its_pictures(tmp_path):
 # --- training --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "flags", [DENSE | {"epochs": 0.2}, CONV | {"epochs": 0.4, "flip": True, "learning_rate": 1e-2}]
-)
+@pytest.mark.parametrize("flags", [DENSE | {"epochs": 0.2}, CONV | {"epochs": 0.3, "flip": True}])
 def test_an_update_does_not_depend_on_how_the_batch_is_shared_out(tmp_path, flags):
     """Two processes, as torchrun starts them, write the rows that one writes, batch normalization included."""
     flags = flags | {"log_every": 1}
     train(Args(**flags, run_dir=tmp_path / "one"))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    processes = []
-    for rank in range(2):
-        process = os.fork()
-        if process == 0:
-            status = 1
-            try:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                train(Args(**flags, run_dir=tmp_path / "two"))
-                status = 0
-            finally:
-                os._exit(status)
-        processes.append(process)
-    assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
+    in_two_processes(lambda _: train(Args(**flags, run_dir=tmp_path / "two")))
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert len(one) == len(two) >= 3
+    assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
         for key in a:
             if a[key] and key != "eval/inversion_error":
                 assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-4), key
+
+
+def test_batch_normalization_over_two_processes_is_that_over_one(tmp_path):
+    """Outputs, running averages and gradients, from shares of different sizes."""
+    x, weight = (torch.randn(5, 3, 4, 4, generator=generator(seed)) for seed in (0, 1))
+
+    def gradients(share):
+        norm, part = randomized(realnvp.BatchNorm(3)).float().train(), x[share].clone().requires_grad_()
+        y = norm(part)
+        (y * weight[share]).sum().backward()
+        return [y.detach(), part.grad, norm.running_mean, norm.running_var], [norm.weight.grad, norm.bias.grad]
+
+    shares = slice(0, 3), slice(3, 5)
+
+    def work(rank):
+        with realnvp.device_settings(Args(cuda=False)):
+            torch.save(gradients(shares[rank]), tmp_path / f"{rank}.pt")
+
+    in_two_processes(work)
+    whole, summed = gradients(slice(None))
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for share, (parts, _) in zip(shares, found, strict=True):
+        for part, one in zip(parts, [tensor[share] for tensor in whole[:2]] + whole[2:], strict=True):
+            assert torch.allclose(part, one, atol=1e-5)
+    for a, b, one in zip(found[0][1], found[1][1], summed, strict=True):
+        assert torch.allclose(a + b, one, atol=1e-5)
 
 
 def test_the_seed_decides_every_number(tmp_path):
@@ -494,7 +525,7 @@ def test_batch_normalization_is_pytorchs_own_and_scores_take_running_averages():
 
 
 def test_bfloat16_learns_what_float32_learns(tmp_path):
-    flags = DENSE | {"hidden": (32,), "epochs": 4.0, "coupling": "additive"}
+    flags = DENSE | {"hidden": (32,), "epochs": 2.0, "coupling": "additive"}
     found = [train(Args(**flags, bf16=bf16, run_dir=tmp_path / str(bf16))) for bf16 in (False, True)]
     assert found[0]["eval/bits_per_dim"] != found[1]["eval/bits_per_dim"]
     assert found[1]["eval/bits_per_dim"] == pytest.approx(found[0]["eval/bits_per_dim"], rel=0.005)
