@@ -127,10 +127,10 @@ class Args:
 
     loss: Literal["vae-gan", "vae"] = "vae-gan"
     """errors in the features of a discriminator, or of pixels"""
-    feature_weight: float = 0.01
+    noise_std: float = 0.0
+    """standard deviation, given the code, of a feature or of a pixel from -1 to 1; 0 for 3 and for 0.5"""
+    error_weight: float = 0.05
     """gamma: weight of the errors in the decoder's loss, beside that of deceiving the discriminator"""
-    noise_std: float = 0.5
-    """standard deviation of a pixel, from -1 to 1, given its code; for --loss vae"""
     epochs: float = 30.0
     """passes over the pictures; half a one is fine"""
     batch_size: int = 64
@@ -164,11 +164,13 @@ class Args:
         for name in ["seed", "torch_threads", "train_images", "log_every", "judge_updates", "save_samples"]:
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")
-        for name in ["epochs", "learning_rate", "noise_std"]:
+        for name in ["epochs", "learning_rate"]:
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive")
-        if not 0 <= self.feature_weight < math.inf:
-            raise UsageError("--feature-weight must not be negative")
+        for name in ["noise_std", "error_weight"]:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} must not be negative")
+        self.noise_std = self.noise_std or {"vae": 0.5, "vae-gan": 3.0}[self.loss]
         if not 0 <= self.beta1 < 1:
             raise UsageError("--beta1 must be at least 0 and below 1")
         if self.batch_size < 2:
@@ -328,13 +330,13 @@ def update(networks, optimizers, pictures: torch.Tensor, noise: torch.Tensor, ar
     with autocast:
         features, judged = discriminator(drawn)
         real_features, recon_features, _ = features.chunk(3)
-        nats = error_nats(real_features.detach(), recon_features, 1.0)
+        nats = error_nats(real_features.detach(), recon_features, args.noise_std)
         deception = deception_loss(judged)
     # The encoder learns from the prior and the errors alone, the decoder from weighted errors and the deception.
     for network in networks[:2]:
         network.zero_grad()
     (kl + nats).sum().div(args.batch_size).backward(inputs=list(encoder.parameters()), retain_graph=True)
-    (args.feature_weight * nats + deception).sum().div(args.batch_size).backward(inputs=list(decoder.parameters()))
+    (args.error_weight * nats + deception).sum().div(args.batch_size).backward(inputs=list(decoder.parameters()))
     for network, optimizer in zip(networks[:2], optimizers[:2], strict=True):
         sum_gradients(network)
         optimizer.step()

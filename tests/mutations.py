@@ -624,8 +624,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "the encoder does not learn to deceive",
         ),
         (
-            "args.feature_weight * nats + deception",
-            "nats + args.feature_weight * deception",
+            "args.error_weight * nats + deception",
+            "nats + args.error_weight * deception",
             "gamma weighs the errors",
         ),
         (

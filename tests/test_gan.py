@@ -254,9 +254,9 @@ def two_modes(*_):
 
 def test_it_learns_both_modes_and_its_codes_tell_them_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(gan, "load_pictures", two_modes)
-    monkeypatch.setattr(gan, "DENSE", 32)
+    monkeypatch.setattr(gan, "DENSE", 64)
     flags = {"width": 16, "codes": 2, "latent_dim": 8, "batch_size": 50, "judge_updates": 40}
-    row = train(Args(**SMALL | flags, epochs=40, log_every=100, learning_rate=1e-3, run_dir=tmp_path / "run"))
+    row = train(Args(**SMALL | flags, epochs=70, log_every=350, learning_rate=1e-3, run_dir=tmp_path / "run"))
     assert row["eval/code_error"] == 0 and row["losses/information"] > 0.9 * math.log(2)
     samples = np.asarray(Image.open(tmp_path / "run/samples.png"), float)[::2, ::2]  # each pixel is two wide
     samples = samples.reshape(8, 9, 8, 9).transpose(0, 2, 1, 3)[:, :, :8, :8].reshape(64, 8, 8)

@@ -75,7 +75,7 @@ def test_the_game_is_cross_entropy_over_three_kinds_of_pictures():
 
 def test_each_network_learns_from_its_own_losses():
     """Plain gradients of each loss by itself; the step size is 1, so weights change by minus the gradient."""
-    networks, optimizers, args, real, noise = make(feature_weight=0.2)
+    networks, optimizers, args, real, noise = make(error_weight=0.2, noise_std=2.0)
     encoder, decoder, discriminator = networks
     before = [[weight.detach().clone() for weight in network.parameters()] for network in networks]
     x = real.float() / 127.5 - 1
@@ -89,7 +89,7 @@ def test_each_network_learns_from_its_own_losses():
             weight.sub_(grad)
     features, verdicts = discriminator(drawn)
     real_features, recon_features, _ = features.detach().chunk(3)[0], *features.chunk(3)[1:]
-    nats = (0.5 * (real_features - recon_features) ** 2).sum(1).mean()
+    nats = (0.5 * ((real_features - recon_features) / 2) ** 2).sum(1).mean()
     prior = D.kl_divergence(D.Normal(mu, (logvar / 2).exp()), D.Normal(0.0, 1.0)).sum(1).mean()
     deception = vae_gan.deception_loss(verdicts).mean()
     expected_e = torch.autograd.grad(prior + nats, list(encoder.parameters()), retain_graph=True)
@@ -151,10 +151,19 @@ def trained(tmp_path_factory):
     """Both losses on small digits: folder and last row of each."""
     found, folder = {}, tmp_path_factory.mktemp("trained")
     flags = {"image_size": 16, "width": 8, "latent_dim": 16, "judge_updates": 80, "eval_images": 500}
+    stds = {"vae": 0.5, "vae-gan": 0.8}  # fewer features than the default's are compared
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vae_gan.Run, "plot", lambda *_: None)
         for loss in ("vae", "vae-gan"):
-            args = Args(**SMALL | flags, loss=loss, epochs=8, log_every=120, learning_rate=1e-3, run_dir=folder / loss)
+            args = Args(
+                **SMALL | flags,
+                loss=loss,
+                noise_std=stds[loss],
+                epochs=8,
+                log_every=120,
+                learning_rate=1e-3,
+                run_dir=folder / loss,
+            )
             found[loss] = train(args)
     return folder, found
 
@@ -280,8 +289,8 @@ def test_pictures_without_labels_have_no_distance(tmp_path):
         ({"learning_rate": -1.0}, "--learning-rate"),
         ({"beta1": 1.0}, "--beta1"),
         ({"width": 0}, "--width"),
-        ({"feature_weight": -1.0}, "--feature-weight"),
-        ({"noise_std": 0.0}, "--noise-std"),
+        ({"error_weight": -1.0}, "--error-weight"),
+        ({"noise_std": -1.0}, "--noise-std"),
         ({"image_size": 27}, "--image-size"),
         ({"image_size": 4}, "--image-size"),
         ({"eval_images": 0}, "--eval-images"),
