@@ -149,12 +149,12 @@ def test_messages_are_cleaned_as_the_post_does():
 
 
 def test_the_vocabulary_is_counted_where_it_trains_and_the_split_is_by_time(tmp_path):
-    lines = ["one two three"] * 10 + ["four two"] * 4 + ["one five"] * 5 + ["late words here", "late one three"]
+    lines = ["one two three"] * 10 + ["four two"] * 4 + ["one five"] * 5 + ["late four here", "late one three"]
     path = tmp_path / "chat.txt.gz"
     path.write_bytes(gzip.compress(("\n".join(lines) + "\n!\n").encode()))
     args = Args(data=path, test_share=2 / 21, batch_size=4)
     before, after, words = chat_rnn.load_chat(args)
-    assert words == ["", "<rare word>", "one", "two", "three", "five"]  # four: 4 times, late: never yet
+    assert words == ["", "<rare word>", "one", "two", "three", "five"]  # four: 4 times so far, late: never yet
     assert len(before.rows) == 19 and len(after.rows) == 2
     assert after.rows[1, :5].tolist() == [END, RARE, 2, 4, END] and after.targets.tolist() == [4, 4]
     assert chat_rnn.load_chat(Args(data=path, test_share=0.1, batch_size=4, max_vocabulary=4))[2] == words[:4]
