@@ -27,8 +27,10 @@ how far apart its pictures are, beside real ones, and the run says so when it ha
 meaning that nobody states: G is rewarded when its picture tells which of ten codes it was made from (InfoGAN), and on
 MNIST the codes become the digits.
 
-Expect, from --epochs 60 on scikit-learn's digits, shapes like digits after 300 updates, most of them readable after
-1,400, 100 CPU seconds.
+Expect, from the default on scikit-learn's digits, digits that can be read for the most part after 938 updates, about
+70 CPU seconds, at a Frechet distance of 186 (one seed; the 297 unseen real ones, from other writers, are at 231). At 64
+pixels with --width 64 --bf16, 64 pictures of CIFAR-10 per CPU second on a busy core, where PyTorch's example learns
+from 32. The 100,000 updates that published distances are measured after (benchmark.sh has the rows) were not run.
 
 A run leaves samples.png (always the same noise), progress.png (real pictures, then after 300, 900, 5,700 updates and
 the last), animation.gif, interpolations.png, sweep.png (one coordinate of the noise from -1 to 1 in each row, the
