@@ -28,9 +28,9 @@ The loss is a bound on -log p(x) in nats per picture: what the picture still cos
 divergences of the codes of ALL steps, summed over pixels, latents and steps. How pixels became black or white is part
 of the number: --binarize dynamic draws them for every batch anew, static once, as the paper's fixed set was.
 
-Expect a minute or so from the default on scikit-learn's digits, on one core (every pixel on its own costs 356 nats
-there); on MNIST, see results/draw/README.md. Published for T = 10: 99.7 nats after 60 epochs with attention, 93.8
-after 30 without; for T = 64 and fixed pixels 80.97, a schedule for a GPU.
+Expect, from the default on scikit-learn's digits, 283 nats on test pictures (one seed; every pixel on its own costs
+356) after a minute or so on one core; on MNIST, see results/draw/README.md. Published for T = 10: 99.7 nats after 60
+epochs with attention, 93.8 after 30 without; for T = 64 and fixed pixels 80.97, a schedule for a GPU.
 
 A run leaves drawing.png and drawing.gif (test pictures: what is read, orange, above what is written, green, step by
 step), prior.png and prior.gif (new pictures on the way), samples.png, reconstructions.png (originals above what they
