@@ -76,8 +76,8 @@ def test_a_run_is_a_command_whose_folder_is_read(tmp_path):
     rows, saved = run_script(VAE, tmp_path / "vae", flags.split())
     assert rows[-1]["global_step"] > 0 and rows[-1]["eval/nll"] > 0
     assert saved["samples"].shape == (7, 1, 28, 28) and saved["seconds"] > 0
-    with pytest.raises(RunError, match=r"gen/vae.py failed: --run-dir .*there is a run in it already"):
-        run_script(VAE, tmp_path / "vae", flags.split())
+    with pytest.raises(RunError, match=r"gen/nowhere.py failed: .*No such file or directory"):
+        run_script(tradeoffs.Model("gen/nowhere.py", {}, "", None, ""), tmp_path / "nowhere", [])
 
 
 @pytest.fixture
