@@ -33,7 +33,7 @@ about equally long, and neither the output layer nor the loss ever sees what lie
 Expect, from the default, a perplexity of 3.59 where the grammar itself has 3.57 on the same held-out messages, after
 about a minute on one core; on 195,611 messages of the Ubuntu channel (benchmark.sh fetches them), with --epochs 7
 --learning-rate 0.003 --bf16, 102.9 after 17 minutes on one busy core, where an interpolated Kneser-Ney trigram has
-128.7 on the same split and vocabulary. A completion takes 13 milliseconds there.
+128.7 on the same split and vocabulary. A completion takes 13 to 27 milliseconds of one core.
 
 A run leaves prompts.md (messages completed, greedily and by sampling), chat.png (perplexity over the position in the
 message; shares of repeated messages completed, of endless loops, and the judge's accuracy) and curve.png.
