@@ -785,7 +785,7 @@ def test_somebody_types_presses_and_reads_the_completion_in_a_browser(trained):
         ({"test_share": 1.0}, "--test-share"),
         ({"cutoffs": (30, 20)}, "--cutoffs"),
         ({"cutoffs": (1,)}, "--cutoffs"),
-        ({"min_count": 10**6}, "--min-count 1000000: no word"),
+        ({"min_count": 10**6, "num_messages": 600}, "--min-count 1000000: no word"),
         ({"temperature": -0.1}, "--temperature"),
         ({"port": 70_000}, "--port"),
         ({"collect": Path("x")}, "--channels"),
