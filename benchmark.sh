@@ -473,6 +473,7 @@ chat-speed-example                 | 1-3 | 1 | $ubuntu benchmarks/peers/examples
 
 # cartoons at 128 pixels, as far as a CPU gets in minutes; hints with squares whited out, and without; then for a GPU
 colorizer-{holes,blur}       | 1   | 1  | $colour --bf16 --size 128 --width 32 --epochs 3 --log-every 650 --hint {holes,blur}
+colorizer-holes-longer       | 1   | 1  | $colour --bf16 --size 128 --width 32 --epochs 10 --log-every 650
 colorizer-{holes,blur}-long  | 1   | 8+ | python gen/colorizer.py --dataset emoji --cuda --bf16 --size 256 --width 64 --epochs 100 --log-every 0 --hint {holes,blur}
 
 # the post's way there, at 64 pixels and without hints: squared error and no skips, then the adversary and skips

@@ -7,7 +7,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.plot import BLUE, GREY, ORANGE, Result, Results, curves, machines, number, ratios, save, spread, table
+from benchmarks.plot import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Result,
+    Results,
+    curves,
+    machines,
+    number,
+    ratios,
+    save,
+    spread,
+    table,
+)
 
 MEASURES = ["l1", "ab", "perceptual"]
 TRIED, BASELINES = ["full", "empty", "messy"], ["bleached", "blur", "grey"]
@@ -77,7 +91,11 @@ def cells(seeds: list[Result], prefix: str = "") -> list[str]:
 def results_part(results: Results, folder: Path) -> list[str]:
     """What the two models reach on unseen pictures, beside the baselines, over epochs and at the end."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    runs = [("trained with squares", ORANGE, "colorizer-holes"), ("trained on blurs", BLUE, "colorizer-blur")]
+    runs = [
+        ("trained with squares", ORANGE, "colorizer-holes"),
+        ("trained on blurs", BLUE, "colorizer-blur"),
+        ("trained with squares, longer", GREEN, "colorizer-holes-longer"),
+    ]
     if not any(results[name] for _, _, name in runs):
         return []
     rows = []
