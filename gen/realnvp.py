@@ -54,7 +54,7 @@ Differences from the papers
     1. The logit is taken of alpha + (1 - 2 alpha) x: the paper's alpha + (1 - alpha) x reaches 1, where it is infinite.
     2. Layers of the flow are not batch-normalized, only the residual networks in the couplings are; running averages
        take the place of the batch's only when a picture is scored or drawn, not while it trains.
-    3. Every coupling begins as the identity, NICE's factors at one over what their latents vary by. The step size falls
+    3. Dense couplings begin as the identity, NICE's factors at one over what their latents vary by. The step size falls
        to 0 over the run (--no-anneal-lr: it stays).
     4. NICE trains for 1,500 epochs and keeps the best of them on held-out pictures; here the last one counts.
     5. An epoch's last pictures and the next one's first may share a batch, so that every batch is full.
@@ -233,7 +233,7 @@ class Args:
 
 
 def mlp(num_in: int, hidden: tuple[int, ...], num_out: int, activation=nn.ReLU) -> nn.Sequential:
-    """[n, in] -> [n, out], 0 at first: every coupling begins as the identity."""
+    """[n, in] -> [n, out], 0 at first: the coupling begins as the identity."""
     layers = []
     for before, after in pairwise([num_in, *hidden]):
         layers += [nn.Linear(before, after), activation()]
@@ -293,9 +293,6 @@ class ResNet(nn.Module):
             rest = [BatchNorm(channels), nn.ReLU(inplace=True), conv(channels, channels, 3)]
             self.blocks.append(nn.Sequential(*half, *rest))
         self.norm_out, self.conv_out = BatchNorm(channels), conv(channels, num_out, 1)
-        with torch.no_grad():  # filters of length 0: the coupling begins as the identity
-            self.conv_out.parametrizations.weight.original0.zero_()
-            self.conv_out.bias.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.gain * self.norm_in(x)
@@ -398,7 +395,7 @@ class Scaling(nn.Module):
 
     @torch.no_grad()
     def start(self, model: nn.Module, x: torch.Tensor):
-        """Scale what a new model makes of x, whose couplings are the identity yet, to the prior's standard deviation.
+        """Scale what a new model makes of x to the prior's standard deviation.
 
         Where a border is always black that is a factor of 1,000 or 2,000: Adam would be long on its way.
         """

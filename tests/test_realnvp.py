@@ -71,7 +71,7 @@ def in_two_processes(work):
 
 
 def randomized(module, seed=0, scale=0.3):
-    """Random parameters, as after training: at first every coupling is the identity. Running averages, too."""
+    """Random parameters, as after training: at first dense couplings are the identity. Running averages, too."""
     rng = generator(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -119,7 +119,8 @@ def test_a_coupling_changes_one_half_by_the_other_and_its_log_determinant_is_exa
         network = realnvp.ResNet(num, 5, 1, num * (1 + affine), 1.0)
     layer = Coupling(halves, flipped, affine, network, shape)
     y, log_det = layer.eval()(x)
-    assert torch.equal(y, x) and not log_det.any(), "it begins as the identity"
+    if halves == "alternate":
+        assert torch.equal(y, x) and not log_det.any(), "it begins as the identity"
     layer, x = randomized(layer), x.double()
     log_det = check(layer, x)
     assert (log_det.abs() > 1e-3).all() if affine else (log_det == 0).all()
