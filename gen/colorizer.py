@@ -16,7 +16,7 @@
 """Colorizer: draw a few strokes of colour on line art, and see it finished.
 
     python gen/colorizer.py
-    python gen/colorizer.py --dataset emoji --size 128 --width 32 --bf16 --epochs 3
+    python gen/colorizer.py --dataset emoji --size 128 --width 32 --bf16 --epochs 3 --hint holes
     python gen/colorizer.py --demo RUN_DIR
     python gen/colorizer.py --paint drawing.png --with-hint strokes.png --model RUN_DIR
 
@@ -31,6 +31,11 @@ complete; in use nothing is taken away, but all is bleached by the share that th
 The default learns from scikit-learn's two photographs, the only colour pictures that come with the packages. The real
 thing is --dataset emoji, the 3,900 cartoons of a font (Debian's fonts-noto-color-emoji).
 
+Expect, from the second command, 8 CPU minutes of training on one core, an L1 of .083 and an error of 11.5 in Lab's a
+and b on cartoons that have no twin among the training ones; with --hint blur .044 and 7.0. The blurred original alone is
+off by .157 and 13.3, its luminance without colour by .069 and 17.4. With a person's kind of strokes it is the other way
+round: .101 with holes, .158 with blurs, which leave white what was not painted (results/colorizer/).
+
 A run leaves training.png (test pictures: original, lines, hint, result through time), inputs.png (original, lines,
 blur, squares and blur, bleached) and hints.png (original, lines, full hint, its result, the result of an empty one,
 messy strokes, their result).
@@ -43,7 +48,8 @@ Papers
     features are compared.
 
 Differences from the papers and the post
-    1. The post bleaches by 0.3. Thirty squares of 50/256 of the side leave 0.383 on average; share_left computes it.
+    1. The post bleaches by 0.3. Thirty squares of 50/256 of the side leave 0.383 on average; share_left computes it. On
+       unseen cartoons 0.3 was a little better all the same (L1 .078 against .083), and no bleaching much worse (.147).
     2. The post says squares of 10x10 and a radius of 100 pixels; its code takes 50x50 of 256 and a box of 100. Here
        both are shares of the side, so that smaller pictures get hints of the same kind.
     3. Group normalization in place of batch normalization: a picture's colours never depend on the batch around it.

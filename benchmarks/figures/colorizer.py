@@ -169,11 +169,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             parts += [f"{words}:", f"![{words}]({name})"]
     used = [seed for seeds in results.all.values() for seed in seeds]
     (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
-    if seeds := results["colorizer-holes"] or results["colorizer-blur"]:
-        ours, theirs = (number(np.mean([seed.final(f"eval/{key}") for seed in seeds])) for key in ("ab", "blur_ab"))
-        blocks["colorizer-number"] = (
-            f"error in Lab a and b {ours} on unseen cartoons (the blurred hint itself: {theirs})"
-        )
+    found = []
+    for words, run in (("trained on blurs", "colorizer-blur"), ("with squares", "colorizer-holes")):
+        if seeds := results[run]:
+            ours, hint = (number(np.mean([seed.final(f"eval/{key}") for seed in seeds])) for key in ("ab", "blur_ab"))
+            found.append(f"{ours} {words}")
+    if found:
+        theirs = f"the blurred hint itself: {hint}"
+        blocks["colorizer-number"] = f"error in Lab a and b on unseen cartoons: {', '.join(found)} ({theirs})"
     if "holes_hints.png" in pictures:
         words = "Cartoons, their lines, hints and results"
         blocks["colorizer-picture"] = f'<img src="results/colorizer/holes_hints.png" width="240" alt="{words}">'
