@@ -416,9 +416,10 @@ vaegan-cifar10-{vae,vae-gan}  | 1   | 1 | python gen/vae_gan.py $vaegan --datase
 gan-mnist            | 1   | 1 | python gen/gan.py $gan_mnist
 gan-minibatch        | 1   | 1 | python gen/gan.py $gan_mnist --minibatch-discrimination
 gan-codes            | 1-3 | 1 | python gen/gan.py $gan_mnist $infogan
+gan-longer-codes     | 1   | 1 | python gen/gan.py $mnist --bf16 --epochs 14 --log-every 625 $infogan
 
 # CIFAR-10 as far as a CPU gets in minutes; then 100,000 updates, as the published table counts them
-gan-cifar10{,-minibatch}       | 1 | 1  | python gen/gan.py --dataset cifar10 --torch-threads 1 --bf16 --epochs 7.3 --learning-rate 0.0002 --log-every 326 {,--minibatch-discrimination}
+gan-cifar10                    | 1 | 1  | python gen/gan.py --dataset cifar10 --torch-threads 1 --bf16 --epochs 7.3 --learning-rate 0.0002 --log-every 326
 gan-cifar10-long{,-minibatch}  | 1 | 8+ | python gen/gan.py --dataset cifar10 --cuda --width 128 --epochs 128 --learning-rate 0.0002 --eval-images 10000 --judge-updates 4000 {,--minibatch-discrimination}
 
 # pictures per second beside PyTorch's example, at 64 pixels with its widths

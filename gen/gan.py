@@ -14,7 +14,7 @@
 """Generative adversarial network: a forger learns to draw by deceiving a detective, who learns from every forgery.
 
     python gen/gan.py
-    python gen/gan.py --dataset mnist --epochs 6 --codes 10 --learning-rate 0.0002 --generator-learning-rate 0.001
+    python gen/gan.py --dataset mnist --codes 10 --epochs 6 --learning-rate 0.0002 --generator-learning-rate 0.001
     python gen/gan.py --dataset cifar10 --epochs 8 --minibatch-discrimination --bf16
     torchrun --nproc-per-node 2 gen/gan.py --dataset cifar10 --image-size 64 --width 64
 
@@ -30,7 +30,9 @@ MNIST the codes become the digits.
 Expect, from the default on scikit-learn's digits, digits that can be read for the most part after 938 updates, about
 70 CPU seconds, at a Frechet distance of 186 (one seed; the 297 unseen real ones, from other writers, are at 231). At 64
 pixels with --width 64 --bf16, 64 pictures of CIFAR-10 per CPU second on a busy core, where PyTorch's example learns
-from 32. The 100,000 updates that published distances are measured after (benchmark.sh has the rows) were not run.
+from 32. On MNIST with ten codes, noise of 62 numbers and the step sizes above, after 5,719 updates (285 seconds): the
+codes take 16.7 % of the test pictures for another digit, and falling (published: 5 %), Frechet distance 14.7 (unseen
+real digits: 15.7). The 100,000 updates that published distances are measured after were not run.
 
 A run leaves samples.png (always the same noise), progress.png (real pictures, then after 300, 900, 5,700 updates and
 the last), animation.gif, interpolations.png, sweep.png (one coordinate of the noise from -1 to 1 in each row, the
