@@ -55,13 +55,13 @@ def accuracy_part(results: Results, folder: Path) -> list[str]:
         for seed in seeds:
             cells = [seed.final(column) for column in (*CORRELATION, *LIKENESS)]
             numbers = [f"{seed.final(ACCURACY):.2%}", f"{bar:.1%}" if bar else "-", *(f"{cell:.3f}" for cell in cells)]
-            words = [label, f"{seed.seed}", number(seed.final("charts/epoch")), f"{seed.final('time/elapsed'):,.0f}"]
+            words = [label, f"{seed.seed}", number(seed.final("charts/epoch")), f"{seed.summary['cpu_seconds']:,.0f}"]
             rows.append(words + numbers)
     axes.set(xlabel="thousands of pictures seen", ylabel="share of right answers, test pictures", ylim=(0.3, 1))
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
     save(figure, folder / "accuracy.png")
-    header = ["", "seed", "epochs", "seconds", "test accuracy", "bar", "correlation, layer 1", "layer 2"]
+    header = ["", "seed", "epochs", "CPU seconds", "test accuracy", "bar", "correlation, layer 1", "layer 2"]
     header += ["likeness, layer 1", "layer 2"]
     note = (
         "Correlation: mean |r| over all pairs of a layer's features, over 200 test pictures and all places; the post "

@@ -107,7 +107,7 @@ def cifar_part(results: Results, folder: Path) -> list[str]:
             curves(axes, seeds, "charts/epoch", ACCURACY, color, f"activations {label}", line)
             for seed in seeds:
                 accuracy, epochs = f"{seed.final(ACCURACY):.1%}", number(seed.final("charts/epoch"))
-                cells = [f"activations {label}", epochs, f"{seed.final('time/elapsed'):,.0f}", accuracy]
+                cells = [f"activations {label}", epochs, f"{seed.summary['cpu_seconds']:,.0f}", accuracy]
                 rows.append([*cells, f"{seed.final('losses/loss'):.4f}", f"{seed.final(ERROR):.0e}"])
     published = {row["model"]: row for row in read_rows(PUBLISHED / "revnet.csv")}["RevNet-38"]
     axes.axhline(float(published["accuracy_memcnn"]) / 100, color=GREY, linestyle=":", label="MemCNN, 160 epochs")
@@ -115,7 +115,7 @@ def cifar_part(results: Results, folder: Path) -> list[str]:
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
     save(figure, folder / "cifar10.png")
-    header = ["CIFAR-10", "epochs", "seconds", "test accuracy", "training loss", "error of a stage's input"]
+    header = ["CIFAR-10", "epochs", "CPU seconds", "test accuracy", "training loss", "error of a stage's input"]
     note = (
         f"Published after 160 epochs: {published['accuracy']} % (the authors' code) and "
         f"{published['accuracy_memcnn']} % (MemCNN). Short runs are scored on the first 1,000 test pictures. The whole "
