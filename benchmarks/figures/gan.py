@@ -17,6 +17,7 @@ from benchmarks.plot import (
     Results,
     curves,
     machines,
+    not_run,
     number,
     read_rows,
     save,
@@ -83,6 +84,8 @@ def distance_part(results: Results, folder: Path) -> list[str]:
         axes.grid(alpha=0.25)
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)
+        else:
+            not_run(axes)
     figure.axes[0].set_ylabel("Frechet distance, small classifier")
     save(figure, folder / "frechet.png")
     if not rows:
@@ -91,7 +94,7 @@ def distance_part(results: Results, folder: Path) -> list[str]:
     note = (
         "Frechet distance in the features of a small classifier that the script trains on the same set: no other "
         "number compares with it, least of all one measured with Inception. Unseen real pictures: the distance of the "
-        "test set, what a perfect generator would get. Variety: how far a generated picture is from the nearest other "
+        "test set, from other writers. Variety: how far a generated picture is from the nearest other "
         "one, as a share of what it is for real pictures; below 0.3 the generator is said to have collapsed."
     )
     return ["## How good, and how varied", table(header, rows), note, "![Frechet distance](frechet.png)"]
@@ -103,7 +106,7 @@ def published_part() -> list[str]:
         "Published on CIFAR-10, for orientation only: their distance is between features of Inception, over other "
         "numbers of samples. Our rows with 100,000 updates (gan-cifar10-long) stand in benchmark.sh."
     )
-    return ["## What was published", table(["", "FID", "settings"], rows), note]
+    return ["## What was published", table(["", "FID", "settings"], rows, left=3), note]
 
 
 def codes_part(results: Results, folder: Path) -> list[str]:
@@ -183,7 +186,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         facts_found.append(f"the codes tell MNIST's digits apart with {min(errors):.0%} error (published: 5 %)")
     if facts_found:
         blocks["gan-number"] = f"{'; '.join(facts_found)} ([figures](results/gan/README.md))"
-    for run in ("gan-cifar10", "gan-mnist"):
-        if f"{run}-samples.png" in pictures:
-            blocks["gan-picture"] = f'<img src="results/gan/{run}-samples.png" width="160" alt="Generated pictures">'
+    if "gan-codes-codes.png" in pictures:
+        source, words = "results/gan/gan-codes-codes.png", "Generated digits, in each column those of one code"
+        blocks["gan-picture"] = f'<img src="{source}" width="160" alt="{words}">'
     return blocks
