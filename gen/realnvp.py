@@ -40,7 +40,7 @@ of 8 bits costs D * 8 * ln 2 = 17,035 nats as it is. A density is no probability
 
 Expect half a minute on one core for the default, two moons, 50,000 points, 20 epochs. Rings and spirals are harder: a
 bijection can neither cut a hole nor tear, so it leaves threads between parts. Rings ended .070 nats above their entropy
-after 20 epochs, spirals .104 after 60 (one seed each). CIFAR-10 trains with --bf16 at 4.0 pictures per CPU second with 8
+after 20 epochs, spirals .104 after 60 (one seed each). CIFAR-10 trains with --bf16 at 4.0 pictures a CPU second with 8
 blocks of 64 channels in batches of 16, 1.8 times as many as chrischute/real-nvp's, and at 39 with 2 blocks of 32, 1.6
 times; in float32 as many as there. The papers' schedules take a GPU and have not been run.
 
