@@ -24,6 +24,8 @@ PICTURES = {  # which run's pictures are shown: name in results/deconvnet/ -> ru
     **{f"{name}{layer}.png": ("deconvnet-cifar10", f"{name}{layer}.png")
        for name in ("features", "one", "strongest") for layer in (1, 2)},
     "unpooling.png": ("deconvnet-cifar10", "unpooling.png"),
+    **{f"mnist_{name}.png": ("deconvnet-mnist", f"{name}.png")
+       for name in ("features1", "features2", "one1", "one2", "unpooling")},
     "strongest2_32.png": ("deconvnet-size-32", "strongest2.png"),
     "strongest2_64.png": ("deconvnet-size-64", "strongest2.png"),
 }  # fmt: skip
@@ -108,19 +110,22 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             words + "with the whole square filled.",
             "![both](unpooling.png)",
         ]
+    if digits := [name for name in PICTURES if name.startswith("mnist_") and name in pictures]:
+        parts += ["## The same on MNIST", *(f"![{name}]({name})" for name in digits)]
     parts += sizes_part(results, pictures)
     used = [seed for seeds in results.all.values() for seed in seeds]
     (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
-    cifar, mnist = results["deconvnet-cifar10"], results["deconvnet-mnist"]
-    if cifar and mnist:
-        accuracies = [seed.final(ACCURACY) for seed in mnist]
-        words = (
-            f"{np.mean([seed.final(ACCURACY) for seed in cifar]):.1%} on CIFAR-10, {np.mean(accuracies):.2%} on MNIST"
-        )
-        c, s = [cifar[0].final(column) for column in CORRELATION], [cifar[0].final(column) for column in LIKENESS]
-        words += f"; features of layer 1 and 2: correlation {c[0]:.2f}, {c[1]:.2f}; likeness {s[0]:.2f}, {s[1]:.2f}"
-        blocks["deconvnet-number"] = words
-    if "features1.png" in pictures:
-        image = '<img src="results/deconvnet/features1.png" width="200" alt="A picture, and its 32 features in pixels">'
-        blocks["deconvnet-picture"] = image
+    found = []
+    for name, what in (("deconvnet-cifar10", "CIFAR-10"), ("deconvnet-mnist", "MNIST")):
+        if seeds := results[name]:
+            r = [np.mean([seed.final(column) for seed in seeds]) for column in (ACCURACY, *CORRELATION)]
+            found.append(f"{what} {r[0]:.1%}, features correlated {r[1]:.2f} in layer 1, {r[2]:.2f} in layer 2")
+    if found:
+        blocks["deconvnet-number"] = "; ".join(found)
+    for name, words in (
+        ("features1.png", "A picture, and its 32 features in pixels"),
+        ("mnist_one2.png", "One feature"),
+    ):
+        if name in pictures and "deconvnet-picture" not in blocks:
+            blocks["deconvnet-picture"] = f'<img src="results/deconvnet/{name}" width="200" alt="{words}">'
     return blocks

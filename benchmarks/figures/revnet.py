@@ -88,7 +88,7 @@ def speed_part(results: Results) -> list[str]:
         "CPU seconds of an update of 100 pictures, one core, the least over groups of five updates, measured one after "
         "another on the same machine; ratios seed by seed. MemCNN publishes "
         f"{published['RevNet-38']} MB for RevNet-38 and {published['ResNet-32']} MB for ResNet-32, a ratio of "
-        f"{published['RevNet-38'] / published['ResNet-32']:.2f}: its blocks that halve the picture store all."
+        f"{published['RevNet-38'] / published['ResNet-32']:.2f}."
     )
     header = ["RevNet-38, CIFAR-10, batches of 100", "seeds", "MB kept", "CPU s an update"]
     return ["## RevNet-38, both ways", table(header, rows), note]
