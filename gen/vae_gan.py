@@ -41,8 +41,8 @@ Papers
 Differences from the paper
     1. The networks are DCGAN's, for 28 and 32 pixels and more, and learn by Adam.
     2. The decoder maximizes log D(G(z)), which does not saturate, where the paper has -log(1 - D(G(z))).
-    3. D reads real pictures, reconstructions and samples as one batch, so that batch normalization treats them alike:
-       features that were normalized apart would not be comparable.
+    3. A feature or a pixel has the standard deviation of --noise-std given the code, where the paper has 1: the prior
+       would count for little beside thousands of features.
     4. Scores and figures are made with the running statistics of batch normalization.
 """
 
@@ -302,6 +302,11 @@ def deception_loss(verdicts: torch.Tensor) -> torch.Tensor:
     return F.softplus(-recon) + F.softplus(-sample)
 
 
+def read(discriminator: Discriminator, drawn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [3 n, k] and logits [3 n] of real pictures, reconstructions, samples: each kind a batch of its own."""
+    return tuple(torch.cat(found) for found in zip(*(discriminator(kind) for kind in drawn.chunk(3)), strict=True))
+
+
 def update(networks, optimizers, pictures: torch.Tensor, noise: torch.Tensor, args: Args) -> torch.Tensor:
     """One update from this process's share of a batch, uint8 [n, c, h, w], and noise [n, 2, z] for codes and samples.
 
@@ -322,13 +327,13 @@ def update(networks, optimizers, pictures: torch.Tensor, noise: torch.Tensor, ar
     (discriminator,) = adversary
     with autocast:
         drawn = torch.cat([real, decoder(torch.cat([z, noise[:, 1]]))])  # real, reconstructions, samples
-        _, verdicts = discriminator(drawn.detach())
+        _, verdicts = read(discriminator, drawn.detach())
         loss_d = discriminator_loss(verdicts)
     learn_from(loss_d.sum() / args.batch_size, adversary, optimizers[2:])
 
     discriminator.requires_grad_(False)  # the gradient flows through D, not into it
     with autocast:
-        features, judged = discriminator(drawn)
+        features, judged = read(discriminator, drawn)
         real_features, recon_features, _ = features.chunk(3)
         nats = error_nats(real_features.detach(), recon_features, args.noise_std)
         deception = deception_loss(judged)

@@ -629,9 +629,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "gamma weighs the errors",
         ),
         (
-            "discriminator(drawn.detach())",
-            "discriminator(drawn.detach()[: 2 * len(real)].repeat(2, 1, 1, 1)[: 3 * len(real)])",
-            "the third part of the batch are samples",
+            "for kind in drawn.chunk(3)",
+            "for kind in drawn.chunk(1)",
+            "each kind of pictures is normalized by itself",
         ),
         (
             "    discriminator.requires_grad_(True)\n",
