@@ -143,8 +143,8 @@ def start_part(results: Results, folder: Path) -> list[str]:
     note = (
         "A set of independent pixels, each as bright as on the average, costs 206 nats: the plateau. As most code "
         "begins, all biases of the attention at 0, the 2 x 2 filters that read are a pixel wide and 27 pixels apart: "
-        "they see the four corners, black in nearly every digit, so that codes tell nothing and only the mean picture is "
-        "learned, through 25 dots as far apart as the picture allows. Filters that touch see the digit at once."
+        "they see the four corners, black in nearly every digit, so that codes tell nothing and only the mean "
+        "picture is learned, through 25 dots far apart. Filters that touch see the digit at once."
     )
     return ["## Why learning stands still, and how it does not", table(header, rows), note, "![start](start.png)"]
 
