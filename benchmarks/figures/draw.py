@@ -96,7 +96,7 @@ def bound_part(results: Results, folder: Path) -> list[str]:
         label = f"attention: {attention}, T = {steps}, {binarization}"
         curves(axes, results[name], "charts/epoch", LOSS, color, label)
         for seed in results[name]:
-            cells = [number(seed.final("charts/epoch")), f"{seed.final(LOSS):.2f}", f"{seed.final(KL):.2f}"]
+            cells = [f"{seed.final('charts/epoch'):.3g}", f"{seed.final(LOSS):.2f}", f"{seed.final(KL):.2f}"]
             rows.append([f"gen/draw.py ({name})", attention, steps, binarization, *cells])
     for theirs in read_rows(PUBLISHED / "draw.csv"):
         cells = [theirs[key] for key in ("attention", "steps", "binarization")]
@@ -243,7 +243,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     found = []
     for name, what in (("draw-mnist-attention", "with attention"), ("draw-mnist-whole", "without")):
         for seed in results[name][:1]:
-            found.append(f"{what} <= {seed.final(LOSS):.1f} nats after {number(seed.final('charts/epoch'))} epochs")
+            found.append(f"{what} <= {seed.final(LOSS):.1f} nats after {seed.final('charts/epoch'):.3g} epochs")
     if found:
         blocks["draw-number"] = (
             f"MNIST, T = 10, binarized anew for each batch: {', '.join(found)} (published: 99.7 after 60, 93.8 after "
