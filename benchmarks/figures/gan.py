@@ -94,7 +94,7 @@ def distance_part(results: Results, folder: Path) -> list[str]:
     note = (
         "Frechet distance in the features of a small classifier that the script trains on the same set: no other "
         "number compares with it, least of all one measured with Inception. Unseen real pictures: the distance of the "
-        "test set, from other writers. Variety: how far a generated picture is from the nearest other "
+        "test set. Variety: how far a generated picture is from the nearest other "
         "one, as a share of what it is for real pictures; below 0.3 the generator is said to have collapsed."
     )
     return ["## How good, and how varied", table(header, rows), note, "![Frechet distance](frechet.png)"]
@@ -104,7 +104,7 @@ def published_part() -> list[str]:
     rows = [[row["model"], row["fid"], row["settings"]] for row in read_rows(PUBLISHED / "gan.csv")]
     note = (
         "Published on CIFAR-10, for orientation only: their distance is between features of Inception, over other "
-        "numbers of samples. Our rows with 100,000 updates (gan-cifar10-long) stand in benchmark.sh."
+        "numbers of samples. Our rows with 100,000 updates (gan-cifar10-long) stand in benchmark.sh and were not run."
     )
     return ["## What was published", table(["", "FID", "settings"], rows, left=3), note]
 

@@ -55,7 +55,7 @@ def comparison(results: Results, folder: Path) -> list[str]:
         curves(right, seeds, "charts/epoch", SHARP_RECON, color, f"{label}, reconstructions", linestyle="--")
         names = (FRECHET, RECON, REAL, SHARP, SHARP_RECON, ERROR, KL)
         cells = [spread(seed.final(column) for seed in seeds) for column in names]
-        epochs = f"{seeds[0].final('charts/epoch'):g}"
+        epochs = f"{seeds[0].final('charts/epoch'):.3g}"
         rows.append([data, label, str(len(seeds)), epochs, *cells])
     for data, (left, right) in zip(sets, panels, strict=True):
         left.set(title=data, xlabel="epochs", ylabel="Frechet distance, small classifier", yscale="log")
