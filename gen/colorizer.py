@@ -28,7 +28,9 @@ are left. Trained on that, it relies on the hint alone, and where a person leave
 Therefore --hint holes whites out 30 squares before the blur, as dropout does with activations, so that it learns to
 complete; in use nothing is taken away, but all is bleached by the share that the squares leave on average.
 
-The default learns from scikit-learn's two photographs, the only colour pictures that come with the packages. The real
+The default learns from scikit-learn's two photographs, the only colour pictures that come with the packages, in a CPU
+minute. It shows how the thing works, not how well: trees and a blurred ground have no lines between their colours, so
+that the blurred original itself (L1 .045) is nearer to them than what is painted (.074; luminance alone .051). The real
 thing is --dataset emoji, the 3,900 cartoons of a font (Debian's fonts-noto-color-emoji).
 
 Expect, from the second command, 8 CPU minutes of training on one core, an L1 of .083 and an error of 11.5 in Lab's a
