@@ -106,7 +106,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         if not (seeds := results[name]):
             continue
         parts += table_part(seeds[0], title)
-        blocks.setdefault("tradeoffs-table", "\n" + parts[-1] + "\n")
+        link = "[Figures, and what each column means](results/tradeoffs/README.md)."
+        blocks.setdefault("tradeoffs-table", f"\n\n{parts[-1]}\n\n{link}\n")
         picture = folder.parent.parent / "runs" / "benchmark" / name / "seed1" / "samples.png"
         if picture.exists():
             shutil.copy(picture, folder / f"{name}.png")
