@@ -106,6 +106,8 @@ class Result:
     def at(self, step: float, column: str = "charts/episodic_return_100") -> float:
         """The column's value after so many environment steps, NaN beyond the run."""
         known = ~np.isnan(self[column])
+        if not known.any():
+            return math.nan
         return float(np.interp(step, self["global_step"][known], self[column][known], math.nan, math.nan))
 
 
