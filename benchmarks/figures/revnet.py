@@ -68,8 +68,8 @@ def blocks_part(results: Results, folder: Path) -> list[str]:
     note = (
         "Every tensor that PyTorch saves for the backward pass, each memory once, parameters not counted, in training "
         "on CIFAR-10. While a block is differentiated, its own activations exist as well, one block's at a time. The "
-        "last column is of 100 test pictures after one update: rounding errors grow with depth, and in float32 a network "
-        "of 32 blocks or more that has hardly learned cannot be undone: its gradients are not to be trusted."
+        "last column is of 100 test pictures after one update: rounding errors grow with depth, and in float32 a "
+        "network of 32 blocks or more that has hardly learned cannot be undone: its gradients are not to be trusted."
     )
     return ["## What is kept for the backward pass", table(header, rows), note, "![bytes over blocks](blocks.png)"]
 
