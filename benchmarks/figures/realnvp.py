@@ -87,7 +87,8 @@ def plane_part(results: Results, folder: Path) -> list[str]:
     header = ["density", "seeds", "nats per point", "above the source: mean", "worst seed", "seconds, one core"]
     note = (
         "How much more -log p(x) of 10,000 new points is under the flow than under the density that they come from, a "
-        "mixture whose density is known: the KL divergence between the two. Affine couplings of 64 64 units: 12 for the moons, 24 for the others."
+        "mixture whose density is known: the KL divergence between the two. "
+        "Affine couplings of 64 64 units: 12 for the moons, 24 for the others."
     )
     return ["## Densities in the plane", table(header, rows), note, "![nats above the source](plane.png)"]
 
