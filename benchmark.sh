@@ -68,6 +68,7 @@ decision='--dataset mnist --total-timesteps 200000'
 mnist='--dataset mnist --torch-threads 1'
 burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
 burda="$burda --schedule stages --nll-images 1000"
+nvp_plane='--torch-threads 1 --batch-size 1000 --couplings 24 --max-grad-norm 5'
 nvp_small='--dataset cifar10 --torch-threads 1 --batch-size 16 --flip --no-anneal-lr'
 vaegan='--torch-threads 1 --bf16'
 gan_mnist="$mnist --bf16 --epochs 6.1 --log-every 286"
@@ -348,8 +349,9 @@ digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $
 
 # the linear network that underflows: by backpropagation, and by evolution strategies with three kinds of noise
 es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backprop --population 100 --weight-decay 0 --total-timesteps 600000 --log-every 300
-es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0007 --total-timesteps 6000000 --log-every 200
-es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --total-timesteps 1200000 --log-every 10
+es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0003 --total-timesteps 20000000 --log-every 1000
+es-mnist-hour       | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0001 --total-timesteps 400000000 --log-every 5000
+es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --population 1000 --total-timesteps 1200000 --log-every 10
 es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --total-timesteps 1200000 --log-every 10
 
 [pixelcnn]
@@ -390,7 +392,7 @@ vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --lik
 
 # densities in the plane whose entropy is known; those with holes and gaps take twice the couplings
 realnvp-moons                       | 1-3 | 1 | python gen/realnvp.py --dataset moons --torch-threads 1
-realnvp-{rings,spirals,gaussians}   | 1-3 | 1 | python gen/realnvp.py --dataset {rings,spirals,gaussians} --torch-threads 1 --batch-size 1000 --epochs 60 --couplings 24
+realnvp-{rings,spirals,gaussians}   | 1-3 | 1 | python gen/realnvp.py --dataset {rings,spirals,gaussians} $nvp_plane --epochs {60,60,120}
 
 # MNIST: shifts and factors (NICE), shifts alone, shifts and scales (RealNVP) with a small network; NICE's own network, for
 # a few epochs and for all of the paper's

@@ -39,8 +39,8 @@ Differences from the post
        within a product, too, term by term, and with them nearly all of a layer. So h is multiplied by 2^125 before a
        product, and the sum divided by it afterwards: a power of two changes no digit, and only sums underflow.
     3. --noise low-rank perturbs a layer by an outer product of two Gaussian vectors, which costs a vector product per
-       member in place of a matrix of noise. --noise projected draws of the full noise only what a pair's one image
-       sees, and is far less noisy for it (see the function), but has to know what a layer's input is.
+       member in place of a matrix of noise. --noise projected draws of the full noise only what an image sees, for one
+       layer at a time, and is far less noisy for it (see the function), but has to know what a layer's input is.
 """
 
 import csv
@@ -99,14 +99,17 @@ class Args:
     """scikit-learn's 1,797 digits, which need no download, or MNIST"""
     data_dir: Path = Path("data")
     """where MNIST's four files are, or are downloaded to"""
-    total_timesteps: int = 400_000
+    total_timesteps: int = 1_000_000
     """images to read, over all members; the update that reaches it is finished"""
-    population: int = 1000
+    population: int = 960
     """perturbed networks per update, an even number; with --backprop, images per update"""
-    images: int = 1
-    """images that the two networks of a pair are scored on"""
     noise: Literal["full", "low-rank", "projected"] = "projected"
-    """perturbations: Gaussian (2.7 MB a pair), an outer product of vectors, or what one image sees of a Gaussian one"""
+    """perturbations: Gaussian (2.7 MB a pair), an outer product of vectors, or one layer's Gaussian, of which only what
+    an image sees is drawn"""
+    images: int = 1
+    """images that the two networks of a pair are scored on (--noise full or low-rank)"""
+    pairs_per_image: int = 16
+    """pairs that perturb each layer for the same image, and share what is below it (--noise projected)"""
     sigma: float = 0.02
     """standard deviation of a weight's perturbation"""
     learning_rate: float = 0.001
@@ -122,7 +125,7 @@ class Args:
 
     def __post_init__(self):
         self.data_dir = Path(self.data_dir)  # args.json holds it as text
-        for name in ["total_timesteps", "images", "log_every", "checkpoint_every"]:
+        for name in ["total_timesteps", "images", "pairs_per_image", "log_every", "checkpoint_every"]:
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
         if self.population < 2 or self.population % 2:
@@ -132,10 +135,20 @@ class Args:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive")
         if self.noise == "projected" and self.images != 1:
             raise UsageError("--noise projected is what one image sees: give --images 1, or another --noise")
+        if self.noise == "projected" and not self.backprop and self.population % self.members_per_image:
+            raise UsageError(
+                f"--population must be a multiple of {self.members_per_image}: for each image, --pairs-per-image pairs "
+                f"of networks for each of {len(SIZES) - 1} layers"
+            )
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError("--weight-decay must not be negative")
         if self.seed < 0:
             raise UsageError("--seed must not be negative")
+
+    @property
+    def members_per_image(self) -> int:
+        """Perturbed networks that read one image under --noise projected."""
+        return 2 * self.pairs_per_image * (len(SIZES) - 1)
 
     @property
     def torch_threads(self) -> int:
@@ -210,33 +223,7 @@ def low_rank(h: torch.Tensor, n_out: int, generator: torch.Generator) -> tuple:
     return (h @ a) * b + bias, lambda f: ((f * a.squeeze(2).T) @ b.squeeze(1), f @ bias.squeeze(1))
 
 
-def projected(h: torch.Tensor, n_out: int, generator: torch.Generator) -> tuple:
-    """The same for full Gaussian perturbations, of which only what a pair's one image sees is drawn.
-
-    A layer whose input is v, with 1 at its end for the bias, turns epsilon into v epsilon: Gaussian, of variance |v|^2.
-    The rest of epsilon has no say in how the pair is scored, so its mean, zero, stands for it in the sum. That leaves
-    the sum's expectation as it is, and takes out most of its variance. The two networks of a pair see epsilon along
-    two directions: u_1 is that of the first one's input, u_2 that of what the second one's has besides.
-    """
-    v = torch.cat([h, torch.ones_like(h[..., :1])], dim=3).squeeze(2)  # [signs, pairs, in + 1]
-    seen = normal(generator, len(v), v.shape[1], n_out)  # u_1 epsilon, u_2 epsilon
-    size = v[0].norm(dim=1, keepdim=True)
-    u, delta = [v[0] / size], [size * seen[0]]
-    if len(v) == 2:
-        along = (v[1] * u[0]).sum(dim=1, keepdim=True)
-        rest = v[1] - along * u[0]
-        size = rest.norm(dim=1, keepdim=True)
-        u.append(rest / size.clamp(min=1e-6))
-        delta.append(along * seen[0] + size * seen[1])
-
-    def weighted_sum(f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        total = torch.cat(u).T @ (f.unsqueeze(1) * seen).flatten(0, 1)  # [in + 1, out]
-        return total[:-1], total[-1]
-
-    return torch.stack(delta).unsqueeze(2), weighted_sum
-
-
-NOISES = {"full": full, "low-rank": low_rank, "projected": projected}
+NOISES = {"full": full, "low-rank": low_rank}
 
 
 def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
@@ -266,6 +253,41 @@ def es_gradient(
     losses = -log_p.gather(3, labels.expand(2, -1, -1).unsqueeze(3)).squeeze(3).mean(dim=2)
     weight = (losses[0] - losses[1]) / (2 * args.sigma * len(images))
     return [gradient for weighted_sum in sums for gradient in weighted_sum(weight)], losses
+
+
+def projected_gradient(
+    parameters: list[torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    args: Args,
+    generator: torch.Generator,
+    flush: bool,
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The same for one layer perturbed at a time, and with far less noise: images [n, 784], labels [n].
+
+    A layer whose input is v, with 1 at its end for the bias, turns a Gaussian epsilon into v epsilon = |v| seen, where
+    seen is Gaussian, too, and has but one number for each output. The rest of epsilon, at right angles to v, has no say
+    in how the pair is scored, so its mean, zero, stands for it in the estimate: epsilon is v^T seen / |v|. That leaves
+    the expectation as it is, and takes out most of the variance. So does perturbing no other layer, whose luck would
+    count as this one's; and then all pairs of an image share v, and a layer's output but for the noise.
+
+    Returns the gradient for every parameter, and the losses [layers, 2, n, pairs per image].
+    """
+    layers, n = list(zip(parameters[::2], parameters[1::2], strict=True)), len(images)
+    sign = torch.tensor([1.0, -1.0], device=images.device).view(2, 1, 1, 1)
+    x, gradients, losses = images, [], []
+    for i, (weights, bias) in enumerate(layers):
+        v, z = torch.cat([x, torch.ones_like(x[:, :1])], dim=1), x @ weights + bias
+        size = v.norm(dim=1).view(n, 1, 1)
+        seen = normal(generator, n, args.pairs_per_image, len(bias))
+        h = underflow(z.unsqueeze(1) + args.sigma * sign * (size * seen), flush)  # [2, n, pairs, out]
+        log_p = network([p for layer in layers[i + 1 :] for p in layer], h, flush).log_softmax(dim=3)
+        losses.append(-log_p.gather(3, labels.view(1, n, 1, 1).expand(*h.shape[:3], 1)).squeeze(3))
+        weight = (losses[-1][0] - losses[-1][1]) / (2 * args.sigma * n * args.pairs_per_image)  # [n, pairs]
+        total = (v / size.squeeze(2)).T @ (weight.unsqueeze(1) @ seen).squeeze(1)  # [in + 1, out]
+        gradients += [total[:-1], total[-1]]
+        x = underflow(z, flush)
+    return gradients, torch.stack(losses)
 
 
 # --- one run: the same in every file of this folder ------------------------------------------
@@ -524,6 +546,12 @@ def learn(args: Args, checkpoint: dict | None, data: tuple[torch.Tensor, ...], d
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     generator = torch.Generator(device).manual_seed(stream(args.seed, NOISE))
     update, global_step, elapsed = 0, 0, 0.0
+    if args.backprop:
+        shape = (args.population,)  # of the images that an update draws
+    elif args.noise == "projected":
+        shape = (args.population // args.members_per_image,)
+    else:
+        shape = (args.population // 2, args.images)
     per_update = args.population * (1 if args.backprop else args.images)
 
     def state() -> dict:
@@ -553,15 +581,15 @@ def learn(args: Args, checkpoint: dict | None, data: tuple[torch.Tensor, ...], d
             total, updates = torch.zeros((), device=device), 0
             while updates < args.log_every and global_step < args.total_timesteps:
                 optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - global_step / args.total_timesteps)
-                shape = (args.population, 1) if args.backprop else (args.population // 2, args.images)
                 chosen = torch.randint(len(images), shape, generator=generator, device=device)
                 x, t = pixels(images[chosen]), labels[chosen]
                 if args.backprop:
-                    loss = torch.nn.functional.cross_entropy(network(parameters, x, flush).flatten(0, 1), t.flatten())
+                    loss = torch.nn.functional.cross_entropy(network(parameters, x, flush), t)
                     optimizer.zero_grad()
                     loss.backward()
                 else:
-                    gradients, losses = es_gradient(parameters, x, t, args, generator, flush)
+                    estimate = projected_gradient if args.noise == "projected" else es_gradient
+                    gradients, losses = estimate(parameters, x, t, args, generator, flush)
                     loss = losses.mean()
                     for p, gradient in zip(parameters, gradients, strict=True):
                         p.grad = gradient

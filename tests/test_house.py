@@ -220,7 +220,7 @@ TINY = {
         weights=("network",),
     ),
     "algos/es_mnist.py": Tiny(
-        flags="--population 20 --log-every 2",
+        flags="--population 20 --noise full --log-every 2",
         few="--total-timesteps 100",
         more="--total-timesteps 200",
         weights=("parameters",),

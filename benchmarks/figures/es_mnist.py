@@ -13,6 +13,7 @@ from benchmarks.plot import (
     GREEN,
     ORANGE,
     PUBLISHED,
+    VERMILLION,
     Results,
     curves,
     machines,
@@ -26,6 +27,7 @@ TEST, TRAIN, LINEAR = "eval/test_accuracy", "eval/train_accuracy", "eval/test_ac
 COLUMNS = ["global_step", "losses/loss", "charts/SPS", "time/elapsed", TEST, TRAIN, LINEAR]
 METHODS = {
     "es-mnist-projected": ("ES, projected noise", "ES", BLUE),
+    "es-mnist-hour": ("ES, projected noise, longer", "ES", VERMILLION),
     "es-mnist-low-rank": ("ES, low-rank noise", "ES", GREEN),
     "es-mnist-full": ("ES, full noise", "ES", ORANGE),
     "es-mnist-backprop": ("backpropagation", "backpropagation", BLACK),
@@ -66,14 +68,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             used += seeds
             seconds = float(np.mean([seed.summary["cpu_seconds"] for seed in seeds]))
             population = re.search(r"--population (\d+)", seeds[0].summary["command"])
-            cells = [label, str(len(seeds)), population[1] if population else "1000"]
+            cells = [label, str(len(seeds)), population[1] if population else "960"]
             cells += [f"{seeds[0].final('global_step'):,.0f}", number(seconds)]
             cells += [percent(seeds, TRAIN), f"{theirs['train_accuracy']} %", percent(seeds, TEST)]
             rows.append([*cells, f"{theirs['test_accuracy']} %", percent(seeds, LINEAR)])
     if not rows:
         return {}
     accuracy_figure(results, published, folder / "accuracy.png")
-    run = folder.parents[1] / "runs" / "benchmark" / "es-mnist-projected" / "seed1"
+    run = folder.parents[1] / "runs" / "benchmark" / "es-mnist-hour" / "seed1"
     line = folder / "line.png"
     if (run / "summary.json").exists():
         shutil.copy(run / "line.png", line)
