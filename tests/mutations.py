@@ -1681,7 +1681,16 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
             "lambda f: ((a.squeeze(2).T)",
             "a product counts as much as its pair's score",
         ),
-        ("torch.tensor([1.0, -1.0], device", "torch.tensor([1.0, 1.0], device", "the two of a pair are mirror images"),
+        (
+            "view(2, 1, 1, 1)\n    h, sums",
+            "view(2, 1, 1, 1).abs()\n    h, sums",
+            "the two of a pair are mirror images",
+        ),
+        (
+            "view(2, 1, 1, 1)\n    x, gradients",
+            "view(2, 1, 1, 1).abs()\n    x, gradients",
+            "the two of a pair are mirror images under projected noise, too",
+        ),
         ("(losses[-1][0] - losses[-1][1])", "(losses[-1][1] - losses[-1][0])", "downwards under projected noise, too"),
         ("(v / size.squeeze(2)).T", "v.T", "the noise that an image sees has the length of its input"),
         ("sign * (size * seen), flush)", "sign * seen, flush)", "long inputs see more of the noise"),
