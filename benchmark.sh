@@ -350,7 +350,7 @@ digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $
 # the linear network that underflows: by backpropagation, and by evolution strategies with three kinds of noise
 es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backprop --population 100 --weight-decay 0 --total-timesteps 600000 --log-every 300
 es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0003 --total-timesteps 20000000 --log-every 1000
-es-mnist-hour       | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0001 --total-timesteps 400000000 --log-every 5000
+es-mnist-hour       | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.00005 --weight-decay 0.03 --total-timesteps 300000000 --log-every 5000
 es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --population 1000 --total-timesteps 1200000 --log-every 10
 es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --total-timesteps 1200000 --log-every 10
 
