@@ -142,7 +142,7 @@ def speed(results: Results) -> list[str]:
         elsewhere = "; ".join(f"{r['steps_per_second']}, {r['where']}" for r in read_rows(PUBLISHED / "es_speed.csv"))
         text += [table([*header, "ours is faster"], rows), f"Measured elsewhere, no ratio taken: {elsewhere}."]
     if text:
-        text = ["## Speed", "Medians of turns that alternate, on a busy machine.", *text]
+        text = ["## Speed", "Medians of turns that alternate.", *text]
     return text
 
 
