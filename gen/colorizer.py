@@ -34,10 +34,10 @@ that the blurred original itself (L1 .045) is nearer to them than what is painte
 thing is --dataset emoji, the 3,900 cartoons of a font (Debian's fonts-noto-color-emoji).
 
 Expect, from the second command, 8 CPU minutes of training on one core, an L1 of .083 and an error of 11.5 in Lab's a
-and b on cartoons that have no twin among the training ones; with --epochs 10, 19 minutes, .076 and 9.7; with --hint blur
-.044 and 7.0 after three. The blurred original itself is off by .157 and 13.3, its luminance without colour by .069 and
-17.4. With strokes as a person makes them it is the other way round: .101 with holes (.086 after ten epochs), .158 with
-blurs, which leave white what was not painted.
+and b on cartoons that have no twin among the training ones; with --epochs 10, 19 minutes, .076 and 9.7; with --hint
+blur .044 and 7.0 after three. The blurred original itself is off by .157 and 13.3, its luminance without colour by .069
+and 17.4. With strokes as a person makes them it is the other way round: .101 with holes (.086 after ten epochs), .158
+with blurs, which leave white what was not painted.
 
 A run leaves training.png (test pictures: original, lines, hint, result through time), inputs.png (original, lines,
 blur, squares and blur, bleached) and hints.png (original, lines, full hint, its result, the result of an empty one,
