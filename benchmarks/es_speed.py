@@ -23,12 +23,8 @@ from benchmarks.raw_stepping import step, step_on_all_cores
 
 def raw(env_id: str, num_steps: int, seeds: list[int]) -> tuple[float, float]:
     """Steps per CPU second of one process, and steps per second of one process per seed but the first, all at once."""
-    start = time.process_time()
-    step(env_id, 1, seeds[0])
-    preparing = time.process_time() - start  # the environment; to be taken off
-    step(env_id, num_steps, seeds[0])
-    one = num_steps / (time.process_time() - start - 2 * preparing)
-    return one, step_on_all_cores(env_id, num_steps, seeds[1:])
+    start, end = step(env_id, num_steps, seeds[0], clock=time.process_time)
+    return num_steps / (end - start), step_on_all_cores(env_id, num_steps, seeds[1:])
 
 
 def es(args: Args, num_steps: int, clock) -> float:
