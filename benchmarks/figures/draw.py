@@ -243,7 +243,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     found = []
     for name, what in (("draw-mnist-attention", "with attention"), ("draw-mnist-whole", "without")):
         for seed in results[name][:1]:
-            found.append(f"{what} <= {seed.final(LOSS):.1f} nats after {seed.final('charts/epoch'):.3g} epochs")
+            epochs = f"{seed.final('charts/epoch'):.3g}"
+            found.append(f"{what} <= {seed.final(LOSS):.1f} nats after {epochs} epoch{'s' * (epochs != '1')}")
     if found:
         blocks["draw-number"] = (
             f"MNIST, T = 10, binarized anew for each batch: {', '.join(found)} (published: 99.7 after 60, 93.8 after "
