@@ -27,8 +27,8 @@ Both terms are SUMS over all pixels and all latents, in nats per picture, averag
 first over pixels, as many do, multiplies the weight of the second by 784 on MNIST, and the code tells nothing any more.
 
 Expect, from the default on scikit-learn's digits, a test loss of 281 nats after 50 epochs, 6 CPU seconds; on MNIST's
-grey pictures, with --epochs 10 --bf16, 105.5 (three seeds) at 1.9 CPU seconds an epoch on one core, 3.2 in float32, where
-PyTorch's example of the same network takes 5.6.
+grey pictures, with --epochs 10 --bf16, 105.5 (three seeds) at 1.9 CPU seconds an epoch on one core, 3.2 in float32,
+where PyTorch's example of the same network takes 5.6.
 
 A run leaves samples.png (codes from N(0, I)), reconstructions.png (originals, after epochs 1 and 9, after the last),
 plane.png (the two most telling latents walked from end to end), interpolations.png (from one picture's code to
