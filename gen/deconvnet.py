@@ -25,7 +25,7 @@ Pooling forgets which of four cells was the greatest. Zeiler & Fergus record it,
 (--unpool switches); the post that this file follows fills the whole square (--unpool copy).
 
 Expect, from the default on scikit-learn's digits, 93.6 % of the unseen ones named right after 25 CPU seconds; on MNIST,
-with --epochs 1 --batch-size 100, 98.9 %; on CIFAR-10, as above, 74.4 % (one seed each).
+with --epochs 1 --batch-size 100, 98.9 % (three seeds); on CIFAR-10, as above, 74.4 % (one seed).
 
 A run leaves, for both layers: features1.png and features2.png (one picture, then all features of it), one1.png and
 one2.png (one feature: pictures, and what it sees in them), strongest1.png and strongest2.png (each feature's three
