@@ -532,9 +532,9 @@ def load_run(folder: Path, flag: str, args_type) -> tuple:
         (folder / "metrics.csv").stat()
         del saved["run_name"]
         return replace(args_type(**saved), run_dir=folder, resume=None), checkpoint
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UsageError(f"{flag} {folder}: no run to load there ({error.strerror}: {error.filename})") from None
-    except (ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise UsageError(f"{flag} {folder}: damaged, or the run of another script ({error})") from None
 
 

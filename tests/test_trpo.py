@@ -643,9 +643,11 @@ def test_a_folder_that_cannot_be_resumed_says_so(tmp_path):
     for verb in (lambda: train(Args(resume=tmp_path / "run")), lambda: evaluate(tmp_path / "run")):
         with pytest.raises(UsageError, match="does not fit Reacher-v5"):
             verb()
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(UsageError, match=r"--evaluate .* damaged"):
-        evaluate(tmp_path / "run")
+    whole = checkpoint.read_bytes()
+    for rest in (0, 1000, len(whole) // 2, len(whole) - 100):
+        checkpoint.write_bytes(whole[:rest])
+        with pytest.raises(UsageError, match=r"--evaluate .* damaged"):
+            evaluate(tmp_path / "run")
     saved.write_text("{}")
     with pytest.raises(UsageError, match=r"--resume .* damaged"):
         train(Args(resume=tmp_path / "run"))
