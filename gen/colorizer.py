@@ -107,7 +107,8 @@ class Args:
     compile: bool = False
     """compile both networks with torch.compile: needs a C++ compiler, takes a while to begin"""
     bf16: bool = False
-    """train in bfloat16 where autocast finds it safe; evaluation stays in float32"""
+    """train in bfloat16 where autocast finds it safe; evaluation stays in float32. For GPUs and for
+    CPUs with such instructions (lscpu: avx512_bf16); several times slower on others"""
     fast_matmul: bool = False
     """faster, coarser float32 products: TF32 on a GPU, bfloat16 on some CPUs, another library on others"""
     run_dir: Path | None = None
