@@ -65,6 +65,7 @@ ADAPTED = {
     "adapt-both-margin": "adapt both, 5 % margin",
 }
 LOGGED = {"steps1000": "steps1500"}  # the nearest there is in the post's logs
+POST_FIGURES = {"environment steps": "", "updates": "_updates", "seconds": "_seconds"}
 LINEAR = {"linear": "20,000 steps, KL .001, linear value function"}
 
 
@@ -260,6 +261,12 @@ def post_logs(published: list[dict], env: str, setting: str) -> list[dict]:
     return [row for row in published if (row["environment"], row["setting"]) == (env, LOGGED.get(setting, setting))]
 
 
+def post_environments(results: Results) -> dict[str, float]:
+    """Those that any of the experiments was run on, and their budgets."""
+    run = [name.split("-")[2] for name in results.all if name.startswith("trpo-post-") and name != "trpo-post-start"]
+    return {env: budget for env, budget in POST.items() if env.lower() in run}
+
+
 def post_groups() -> dict[str, dict[str, tuple]]:
     """Rows of the figure: setting -> label, colour, line. "best" stands for the environment's best fixed setting."""
     start = {"steps1000": ("start: 1,000 steps, KL .001", SKY, "-")}
@@ -289,11 +296,11 @@ def post_groups() -> dict[str, dict[str, tuple]]:
 
 def post_figure(results: Results, published: list[dict], x: str, xlabel: str, path: Path, scale: float = 1.0):
     """Groups down, environments across; over environment steps with the post's own figures as crosses."""
-    groups = post_groups()
-    figure = Figure(figsize=(15, 3.1 * len(groups)), layout="constrained")
-    grid = figure.subplots(len(groups), len(POST), squeeze=False)
+    groups, environments = post_groups(), post_environments(results)
+    figure = Figure(figsize=(4 + 3.7 * len(environments), 3.1 * len(groups)), layout="constrained")
+    grid = figure.subplots(len(groups), len(environments), squeeze=False)
     for (group, settings), line in zip(groups.items(), grid, strict=True):
-        for (env, budget), axes in zip(POST.items(), line, strict=True):
+        for (env, budget), axes in zip(environments.items(), line, strict=True):
             shown, empty = [], True
             for setting, (label, color, linestyle) in settings.items():
                 actual = best_fixed(results, env) if setting == "best" else setting
@@ -325,8 +332,13 @@ def post_figure(results: Results, published: list[dict], x: str, xlabel: str, pa
 
 def post_tables(results: Results, published: list[dict]) -> str:
     """Every setting of the post's experiments, beside what the post's logs hold at the same number of steps."""
+    environments = post_environments(results)
+    missing = [f"{env}-v5" for env in POST if env not in environments]
     parts, used = ["# The post's experiments"], []
-    for env, budget in POST.items():
+    if missing:
+        parts += [f"Not run yet: {' and '.join(missing)} (`./benchmark.sh trpo-post`)."]
+    parts += [f"![Returns over {x}](post{name}.png)" for x, name in POST_FIGURES.items()]
+    for env, budget in environments.items():
         step, rows = POST_COMPARED_AT[env], []
         for setting, label in (FIXED | ADAPTED | LINEAR).items():
             seeds = results[f"trpo-post-{env.lower()}-{setting}"]
@@ -356,6 +368,24 @@ def post_tables(results: Results, published: list[dict]) -> str:
         "Measured on: " + machines(used) + ".",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def post_block(results: Results, published: list[dict]) -> str:
+    """The README's tables: mean return after so many steps, and in brackets that of the post's logs."""
+    parts = []
+    for env, budget in post_environments(results).items():
+        logs = [row for row in published if row["environment"] == env and float(row["timesteps"]) <= budget]
+        points, rows = sorted({float(row["timesteps"]) for row in logs}), []
+        for setting, label in (FIXED | ADAPTED | LINEAR).items():
+            seeds, cells = results[f"trpo-post-{env.lower()}-{setting}"], []
+            for step in points:
+                theirs = [float(r["return"]) for r in post_logs(logs, env, setting) if float(r["timesteps"]) == step]
+                ours = number(float(np.mean([seed.at(step) for seed in seeds])) if seeds else None)
+                cells.append(ours + (f" ({number(float(np.mean(theirs)))})" if theirs else ""))
+            rows.append([label, *cells])
+        header = [f"{env}-v5, mean return after", *(f"{step / 1e6:g} M steps" for step in points)]
+        parts.append(table(header, rows))
+    return "\n\n".join(parts)
 
 
 def each(values) -> str:
@@ -563,6 +593,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         post_figure(results, logs, "update", "updates", folder / "post_updates.png")
         post_figure(results, logs, "time/elapsed", "seconds on one core", folder / "post_seconds.png")
         (folder / "post.md").write_text(post_tables(results, logs))
+        blocks["trpo-post"] = post_block(results, logs)
     if results["trpo-humanoid-none"] or results["trpo-humanoid-both"]:
         humanoid_figure(results, folder / "humanoid.png")
     counts = {actors: results[f"trpo-actors-{actors}"] for actors in (1, 2, 4, 8, 16)}
