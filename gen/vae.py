@@ -144,7 +144,7 @@ class Args:
     adam_eps: float = 1e-8
     """Adam's epsilon (Burda et al.: 1e-4)"""
     schedule: Literal["constant", "stages"] = "constant"
-    """step size: constant, or 10^(-i/7) of it for 3^i of 3,280 parts of --epochs, i = 0 to 7 (Burda et al.)"""
+    """step size: constant, or 10^(-i/7) of it for 3^i epochs, i = 0 to 7, 3,280 in all (Burda et al.)"""
     network: Literal["dense", "conv"] = "dense"
     """fully connected, or convolutions of 5x5 with stride 2"""
     hidden: tuple[int, ...] | None = None
@@ -761,11 +761,11 @@ class Order:
         return self.indices[start : start + self.batch_size]
 
 
-def learning_rate(args: Args, progress: float) -> float:
-    """Adam's step size after this share of the run. Stage i of eight ends where (3^(i+1) - 1) / 2 of 3,280 parts do."""
+def learning_rate(args: Args, epoch: float) -> float:
+    """Adam's step size after so many epochs: stage i of eight lasts 3^i of them and ends after (3^(i+1) - 1) / 2."""
     if args.schedule == "constant":
         return args.learning_rate
-    stage = next(i for i in range(8) if progress * 3280 < (3 ** (i + 1) - 1) / 2 or i == 7)
+    stage = next(i for i in range(8) if epoch < (3 ** (i + 1) - 1) / 2 or i == 7)
     return args.learning_rate * 10 ** (-stage / 7)
 
 
@@ -973,7 +973,7 @@ def learn(args: Args, checkpoint: dict | None, model: VAE, pictures, test, label
                 if args.binarize == "dynamic":
                     batch = bernoulli(batch, rng)
                 noise = draw_noise(args, len(batch), args.importance_samples, rng)
-                optimizer.param_groups[0]["lr"] = learning_rate(args, step / total_steps)
+                optimizer.param_groups[0]["lr"] = learning_rate(args, step * args.batch_size / len(pictures))
                 sums += update(model, optimizer, batch[share], noise[share], args, loss_function)
                 step += 1
             loss, recon, kl = (sum_over_processes(sums) / ((step - first_step) * args.batch_size)).tolist()

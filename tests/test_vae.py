@@ -274,6 +274,8 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, monkeypat
     assert len(rows(tmp_path / "half")) == 3  # one more than the checkpoint counts
     train(Args(resume=tmp_path / "half"))
     assert rows(tmp_path / "half") == rows(tmp_path / "whole") and len(rows(tmp_path / "whole")) == 5
+    rates = [float(row["charts/learning_rate"]) for row in rows(tmp_path / "whole")]
+    assert rates[0] == Args.learning_rate and rates[-1] == pytest.approx(Args.learning_rate * 10 ** (-1 / 7))
     for name in ("samples.png", "reconstructions.png"):
         assert (tmp_path / "half" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     whole, half = (torch.load(tmp_path / name / "checkpoint.pt")["model"] for name in ("whole", "half"))
@@ -316,10 +318,10 @@ def test_every_update_takes_a_full_batch_and_every_epoch_each_picture_once():
 
 def test_the_stages_of_the_schedule_last_three_times_as_long_each():
     args = Args(schedule="stages", learning_rate=1e-3)
-    rates = [vae.learning_rate(args, (epoch + 0.5) / 3280) for epoch in range(3280)]
+    rates = [vae.learning_rate(args, epoch + 0.5) for epoch in range(3280)]
     assert [rates.count(rate) for rate in dict.fromkeys(rates)] == [3**i for i in range(8)]
     assert list(dict.fromkeys(rates)) == pytest.approx([1e-3 * 10 ** (-i / 7) for i in range(8)])
-    assert vae.learning_rate(args, 1.0) == pytest.approx(1e-4) and vae.learning_rate(Args(), 0.7) == 1e-3
+    assert vae.learning_rate(args, 4000.0) == pytest.approx(1e-4) and vae.learning_rate(Args(), 70.0) == 1e-3
 
 
 def test_pixels_are_white_as_often_as_they_are_bright():

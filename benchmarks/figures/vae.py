@@ -122,7 +122,7 @@ def iwae_part(results: Results, folder: Path) -> list[str]:
     header = ["codes per picture", "epochs", "-log p(x), 5,000 samples", "published", "active latents", "published"]
     note = (
         "Ours over 1,000 test pictures (± standard error); published over all 10,000, after 3,280 epochs, of which the "
-        "CPU allowed a small part, with the same eight stages of the step size."
+        "CPU allowed the first, at the same step sizes."
     )
     return ["## Beside Burda et al.", table(header, rows), note, "![bounds](iwae.png)"]
 
