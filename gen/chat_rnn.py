@@ -103,7 +103,7 @@ class Args:
     """train on a GPU if there is one"""
     bf16: bool = False
     """train in bfloat16 where autocast finds it safe; evaluation stays in float32. For GPUs and for
-    CPUs with such instructions (lscpu: avx512_bf16); several times slower on others"""
+    CPUs with such instructions (lscpu: avx512_bf16) only"""
     fast_matmul: bool = False
     """faster, coarser float32 products: TF32 on a GPU, bfloat16 on some CPUs, another library on others"""
     run_dir: Path | None = None
@@ -853,6 +853,16 @@ def make_model(args: Args, num_words: int, device: torch.device) -> ChatRNN:
         return ChatRNN(num_words, args).to(device)
 
 
+def check_bf16(args: Args, device: torch.device):
+    """Raises UsageError for --bf16 on a processor without such instructions, for which PyTorch has no LSTM."""
+    if args.bf16:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.autocast(device.type, torch.bfloat16):
+                nn.LSTM(1, 1, device=device)(torch.zeros(1, 1, 1, device=device))
+        except RuntimeError as error:
+            raise UsageError(f"--bf16: leave it out, this processor cannot ({str(error).partition('.')[0]})") from None
+
+
 def update(model, optimizer, batch: Batch, masks, targets_per_batch: float, args: Args) -> torch.Tensor:
     """One update from this process's share of a batch. Returns the sum of its nats.
 
@@ -1071,6 +1081,7 @@ def train(args: Args) -> dict:
     args, checkpoint = load_run(args.resume, "--resume", Args) if args.resume else (replace(args), None)
     args.torch_threads = args.torch_threads or len(os.sched_getaffinity(0))
     with torch_settings(args), device_settings(args) as device:
+        check_bf16(args, device)
         train_chat, test_chat, words = load_chat(args)
         return learn(args, checkpoint, make_model(args, len(words), device), train_chat, test_chat, words, device)
 

@@ -334,7 +334,10 @@ def test_an_update_does_not_depend_on_how_the_batch_is_shared_out(tmp_path):
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
-        assert all(float(a[key]) == pytest.approx(float(b[key]), rel=2e-3) for key in a if a[key])
+        for key in filter(a.get, a):
+            # after six updates its pictures are hardly apart: a single pixel that rounds the other way shows
+            tolerance = {"rel": 2e-3, "abs": 1e-4 if key == "eval/variety" else 0.0}
+            assert float(a[key]) == pytest.approx(float(b[key]), **tolerance), key
 
 
 def test_the_seed_decides_every_number(tmp_path):
