@@ -25,8 +25,9 @@ bound, and checks it with a line search. Actors in parallel processes gather eac
 the curve is the same for any number of them.
 
 Expect a mean return of -5 on Reacher-v5 after 100,000 to 140,000 steps (5 seeds), in 4 to 7 s on two CPU cores, and
--3.8 after a million steps, in two minutes on one; on HalfCheetah-v5 4,700 to 5,000 after a million steps (2 seeds).
-InvertedPendulum-v5 ends at its 1,000 (3 seeds), which it reaches after 120,000 to 140,000 steps, once after 730,000.
+-3.8 after a million steps, in two minutes on one (a slow machine takes three times as long); on HalfCheetah-v5 4,700 to
+5,800 after a million steps (5 seeds). InvertedPendulum-v5 ends at its 1,000 (5 seeds), which it reaches after 120,000
+to 140,000 steps, once after 730,000.
 
 Papers
     Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
