@@ -435,7 +435,7 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 [draw]
 
 # the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,fixed}        | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs {12,1} {,--binarize static}
+draw-mnist-{attention,fixed}        | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs 12 {,--binarize static}
 draw-mnist-whole                    | 1   | 1  | python gen/draw.py $mnist --no-attention --epochs 12
 draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --epochs 60 {,--no-attention}
 draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --read-size 2 --num-steps 64 --epochs 100
