@@ -414,7 +414,7 @@ realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifa
 
 # errors in a discriminator's features beside errors of pixels, with the same networks
 vaegan-mnist-{vae,vae-gan}    | 1-3 | 1 | python gen/vae_gan.py $vaegan --dataset mnist --epochs 3 --log-every 234 --loss {vae,vae-gan}
-vaegan-cifar10-{vae,vae-gan}  | 1   | 1 | python gen/vae_gan.py $vaegan --dataset cifar10 --epochs 10 --latent-dim 128 --loss {vae,vae-gan}
+vaegan-cifar10-{vae,vae-gan}  | 1   | 1 | python gen/vae_gan.py $vaegan --dataset cifar10 --epochs 10 --latent-dim 128 --loss {vae,vae-gan} {,--noise-std 0.5}
 
 [gan]
 
