@@ -16,7 +16,7 @@
     python gen/vae_gan.py
     python gen/vae_gan.py --loss vae
     python gen/vae_gan.py --dataset mnist --epochs 5 --bf16
-    torchrun --nproc-per-node 2 gen/vae_gan.py --dataset cifar10
+    torchrun --nproc-per-node 2 gen/vae_gan.py --dataset cifar10 --noise-std 0.5 --latent-dim 128
 
 A VAE that is unsure where an edge lies draws it everywhere at once, since a squared error of pixels punishes a sharp
 edge in the wrong place twice: hence the blur. Here the error is measured in the features of a discriminator, which
@@ -44,7 +44,8 @@ Differences from the paper
     1. The networks are DCGAN's, for 28 and 32 pixels and more, and learn by Adam.
     2. The decoder maximizes log D(G(z)), which does not saturate, where the paper has -log(1 - D(G(z))).
     3. A feature or a pixel has the standard deviation of --noise-std given the code, where the paper has 1: the prior
-       would count for little beside thousands of features.
+       would count for little beside thousands of features. Its 3 is for digits: on CIFAR-10 it left 7 nats in the code
+       and grey reconstructions, at a Frechet distance of 33; 0.5 leaves 179 nats and 0.47 (10 epochs, one seed).
     4. Scores and figures are made with the running statistics of batch normalization.
 """
 
@@ -131,7 +132,8 @@ class Args:
     loss: Literal["vae-gan", "vae"] = "vae-gan"
     """errors in the features of a discriminator, or of pixels"""
     noise_std: float = 0.0
-    """standard deviation, given the code, of a feature or of a pixel from -1 to 1; 0 for 3 and for 0.5"""
+    """standard deviation, given the code, of a feature or of a pixel from -1 to 1; 0 for 3, which suits digits (0.5 for
+    CIFAR-10's features), and for 0.5"""
     error_weight: float = 0.05
     """gamma: weight of the errors in the decoder's loss, beside that of deceiving the discriminator"""
     epochs: float = 20.0
