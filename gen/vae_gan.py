@@ -44,9 +44,8 @@ Differences from the paper
     1. The networks are DCGAN's, for 28 and 32 pixels and more, and learn by Adam.
     2. The decoder maximizes log D(G(z)), which does not saturate, where the paper has -log(1 - D(G(z))).
     3. A feature or a pixel has the standard deviation of --noise-std given the code, where the paper has 1: the prior
-       would count for little beside thousands of features. Its 3 is for digits: on CIFAR-10 it left 7 nats in the code
-       and grey reconstructions, at a Frechet distance of 33; 0.5 leaves 179 nats and 0.47 (10 epochs, one seed).
-    4. Scores and figures are made with the running statistics of batch normalization.
+       would count for little beside thousands of features. Its 3 is for digits: on CIFAR-10 it leaves the code next to
+       nothing, and reconstructions grey; 0.5 leaves 179 nats, and a Frechet distance of 0.47 (10 epochs, one seed).
 """
 
 import csv

@@ -198,7 +198,7 @@ def patch_part(results: Results) -> list[str]:
         "In pixels, over 100 test pictures; the last column is the standard deviation of the centre over pictures, "
         "mean over steps. The posts saw the first patch take in everything and the last the least, and places "
         "that hardly depend on the picture. Digits agree; on cartoons the patch is narrowest half-way (see the patches "
-        "over the steps below), and the last steps go over the whole picture again: its ground has a colour, too."
+        "over the steps below), and the last steps go over the whole picture again."
     )
     return ["## Where it looks", table(header, rows, left=2), note]
 
