@@ -19,6 +19,8 @@ swimmer='--gamma 0.9999 --value-epochs 15 --max-kl 0.01 --log-std-init 0'
 # Walker2d's gait is found by a wider search, in smaller steps
 walker='--value-epochs 15 --max-kl 0.01 --log-std-init 0'
 one_core='--num-actors 1 --torch-threads 1'
+# RL Zoo's settings for TRPO on MuJoCo, which gave sb3-contrib's published returns
+zoo='--total-timesteps 1000000 --num-envs 2 --num-steps 1024 --gae-lambda 0.95 --cg-steps 25 --critic-updates 20'
 # the post's experiments: ten environments, whose steps add up to 1,000, 5,000 or 20,000 an update
 post='--env-id {Reacher,Swimmer,HalfCheetah} --total-timesteps {1000000,2000000,3000000}'
 post="$post --num-envs 10 --group-size 5 $one_core"
@@ -104,6 +106,10 @@ trpo-envs-$envs | 1-5 | 1 | python algos/trpo.py --env-id $envs --total-timestep
 trpo-envs-swimmer | 1-5 | 1 | python algos/trpo.py --env-id Swimmer --total-timesteps 1000000 $one_core $swimmer
 trpo-envs-walker2d | 1-5 | 1 | python algos/trpo.py --env-id Walker2d --total-timesteps 1000000 $one_core $walker
 
+# sb3-contrib on the same versions of those where its published returns, on older ones, are higher than ours
+sb3-envs-{hopper,walker2d,ant} | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id {Hopper,Walker2d,Ant}-v5 $zoo
+sb3-envs-swimmer | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id Swimmer-v5 $zoo --gamma 0.9999
+
 # the post's experiments: steps per update, KL bound, adaptation without and with a margin, value function
 trpo-post-{reacher,swimmer,halfcheetah}-steps1000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 100 --max-kl 0.001
 trpo-post-{reacher,swimmer,halfcheetah}-steps5000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 500 --max-kl 0.001
@@ -134,6 +140,7 @@ tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py -
 trpo-to5-ours    | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 400000
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
 sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
+sb3-to5-same-kl  | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.015 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 tianshou-to5     | 1-2 | all | python benchmarks/peers/tianshou_trpo.py --stop-return -5
 trpo-post-start  | 1-2 | all | python algos/trpo.py --env-id Reacher --total-timesteps 4000000 --num-envs 10 --group-size 5 --num-steps 2000 --num-actors 1 --max-kl 0.001 --log-std-init 0
 
