@@ -106,7 +106,9 @@ trpo-envs-$envs | 1-5 | 1 | python algos/trpo.py --env-id $envs --total-timestep
 trpo-envs-swimmer | 1-5 | 1 | python algos/trpo.py --env-id Swimmer --total-timesteps 1000000 $one_core $swimmer
 trpo-envs-walker2d | 1-5 | 1 | python algos/trpo.py --env-id Walker2d --total-timesteps 1000000 $one_core $walker
 
-# sb3-contrib on the same versions of those where its published returns, on older ones, are higher than ours
+# where published returns, on older versions, are higher than ours: ours on the oldest version that there is (its
+# curves are v3's, says Gymnasium), and sb3-contrib on the newest
+trpo-v4-{swimmer,hopper,walker2d,ant} | 1-3 | 1 | python algos/trpo.py --env-id {Swimmer,Hopper,Walker2d,Ant}-v4 --total-timesteps 1000000 $one_core {$swimmer,,$walker,}
 sb3-envs-{hopper,walker2d,ant} | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id {Hopper,Walker2d,Ant}-v5 $zoo
 sb3-envs-swimmer | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id Swimmer-v5 $zoo --gamma 0.9999
 
