@@ -125,8 +125,9 @@ def test_list_prints_every_command_in_full_and_does_nothing():
         assert (ROOT / script).exists()
         assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "runs/peers/"))
         assert not set("{}|$") & set(line)
-    assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --num-actors 1 --torch-threads 1 --seed 5 " in (
-        "\n".join(lines)
+    assert (
+        "python algos/trpo.py --env-id Hopper --total-timesteps 1000000 --num-actors 1 --torch-threads 1 --seed 5 "
+        in ("\n".join(lines))
     )
 
 
@@ -408,11 +409,13 @@ def test_ratios_are_taken_seed_by_seed(tmp_path):
     write_run(tmp_path, "raw-stepping-reacher", 1, [raw])
     results = load(tmp_path)
     lines = trpo.race_table(results, {}).splitlines()
-    ours, best, settings, tianshou, _ = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
+    ours, best, settings, same_kl, tianshou, _ = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]
+    )
     assert ours[1:5] == ["3 of 3", "25,000 (25,000 to 25,000)", "10.0 (5.00 to 20.0)", "1"]
     assert best[3:5] == ["120 (50.0 to 220)", "11.0x (10.0x to 12.0x)"]
     assert settings[1:5] == ["0 of 3", "never (never to never)", "never (never to never)", "over 6.00x"]
-    assert tianshou[1:5] == ["not run", "-", "-", "-"]
+    assert same_kl[1:5] == tianshou[1:5] == ["not run", "-", "-", "-"]
     speed = trpo.speed_table(results, {}).splitlines()[3].split("|")
     assert [cell.strip() for cell in speed[2:6]] == [
         "208 (114 to 500)", "11.0x (10.0x to 12.0x)", "278 (152 to 667)", "75 % (75 % to 75 %)",
@@ -456,6 +459,23 @@ def test_figures_and_tables_come_from_results_alone_and_name_what_is_missing(tmp
     assert "| Reacher-v5 | **-4.50 ± 0.71** | **-4.00 ± 0.00** | none | -4.82 |" in table
     assert "| Ant-v5 | **-** | **-** | not run | - | 85 |" in table
     assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png", "actors.png", "thumbnail.png"}
+
+
+def test_both_programs_stand_side_by_side_on_the_same_versions(tmp_path):
+    for name, evaluation in {"trpo-envs-ant": 300.0, "sb3-envs-ant": 200.0, "trpo-v4-ant": 400.0}.items():
+        for seed in (1, 2):
+            write_run(tmp_path, name, seed, [{"global_step": 1, "eval/episodic_return": evaluation + seed}])
+    published = plot.read_rows(plot.PUBLISHED / "trpo.csv")
+    lines = trpo.versions_table(load(tmp_path), published).splitlines()
+    assert lines[-1] == "| Ant | 302 ± 1 (2) | 202 ± 1 (2) | 402 ± 1 (2) | 3554 ± 591 | 4982 ± 664 |"
+    assert lines[2] == "| Swimmer | - | - | - | 359 ± 2 | 366 ± 2 |"
+
+
+def test_cpu_seconds_leave_out_those_of_other_runs(tmp_path):
+    write_run(tmp_path, "trpo-post-swimmer-kl005", 1, race(3.0), seconds=40.0, cpu_seconds=20.0)
+    results = load(tmp_path)
+    trpo.add_cpu_seconds(results)
+    assert results["trpo-post-swimmer-kl005"][0][trpo.CPU_SECONDS][-1] == 15.0
 
 
 def test_a_shortfall_compares_like_with_like():
