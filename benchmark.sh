@@ -108,6 +108,8 @@ trpo-envs-$envs | 1-5 | 1 | python algos/trpo.py --env-id $envs --total-timestep
 trpo-envs-swimmer | 1-5 | 1 | python algos/trpo.py --env-id Swimmer --total-timesteps 1000000 $one_core $swimmer
 trpo-envs-walker2d | 1-5 | 1 | python algos/trpo.py --env-id Walker2d --total-timesteps 1000000 $one_core $walker
 trpo-envs-ant | 1-5 | 1 | python algos/trpo.py --env-id Ant --total-timesteps 1000000 $one_core $ant
+# Ant without, and with the whole batch in the Fisher matrix instead
+trpo-ant-{plain,stride1} | 1-2 | 1 | python algos/trpo.py --env-id Ant --total-timesteps 1000000 $one_core {,--fisher-stride 1}
 
 # where published returns, on older versions, are higher than ours: ours on the oldest version that there is (its
 # curves are v3's, says Gymnasium), and sb3-contrib on the newest

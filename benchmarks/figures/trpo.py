@@ -241,6 +241,10 @@ def environments_tables(results: Results, published: list[dict]) -> tuple[str, s
             "Gymnasium still has is v4, whose curves are v3's, its documentation says. sb3-contrib measured here: RL "
             "Zoo's settings, from which the published returns come.",
             versions_table(results, published),
+            "## Ant and the Fisher matrix",
+            "Ant-v5 has 105 observations. Averaged over every tenth step of a batch, 205 states, the Fisher matrix is "
+            "blind to most directions; more of the identity beside it, or more states, keep the step out of those.",
+            fisher_table(results),
             "## Where the published returns stand",
             table(["code (environments, steps)", "protocol", "place"], sources, left=3),
         ]
@@ -260,6 +264,21 @@ def versions_table(results: Results, published: list[dict]) -> str:
     header = ["", "v5: `algos/trpo.py`", "v5: sb3-contrib, measured here", "v4: `algos/trpo.py`"]
     header += ["v3: sb3-contrib, published", "v3: RL Zoo, published"]
     return table(header, rows)
+
+
+def fisher_table(results: Results) -> str:
+    """Ant with few states in the Fisher matrix, with more damping, and with more states."""
+    settings = {
+        "trpo-ant-plain": "every tenth step, damping .1 (the defaults)",
+        "trpo-envs-ant": "every tenth step, damping 3",
+        "trpo-ant-stride1": "every step, damping .1",
+    }
+    rows = []
+    for name, label in settings.items():
+        seeds = results[name]
+        returns = [spread(seed.final(column) for seed in seeds) for column in (RETURN, EVALUATION)]
+        rows.append([label, str(len(seeds)), *returns])
+    return table(["Fisher matrix of", "seeds", "training", "most likely actions"], rows)
 
 
 def published_cell(row: dict | None) -> str:
