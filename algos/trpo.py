@@ -51,8 +51,8 @@ Differences from the paper and the post
        --gamma 0.9999 --value-epochs 15 --max-kl 0.01 --log-std-init 0. Walker2d's gait takes a wider search in smaller
        steps: with the same, but for gamma, its most likely actions end at 3,690 and not at 2,560 (5 seeds, 1M).
        Ant observes a hundred numbers, and a Fisher matrix averaged over 205 states is blind to most directions, along
-       which the natural gradient then goes too far: --cg-damping 3 holds it back (2,180 and not 1,250 in training after
-       1M, 5 and 2 seeds), and so does --fisher-stride 1, which averages over all 2,048 (2,150, 1 seed).
+       which the natural gradient then goes too far: --cg-damping 3 holds it back (2,180 and not 1,020 in training after
+       1M, 5 and 2 seeds), and so does --fisher-stride 1, which averages over all 2,048 (1,850, 2 seeds).
     7. The KL bound shrinks when the advantages fall below what the value function can resolve (see trust). Without,
        InvertedPendulum was solved after 135,000 steps at the latest, and lost again by 1M (3 of 3 seeds).
 """
