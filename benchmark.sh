@@ -145,6 +145,7 @@ tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py -
 
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
 trpo-to5-ours    | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 400000
+trpo-to5-careful | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 400000 --value-epochs 10 --cg-damping 0.5 --fisher-stride 1
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
 sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 sb3-to5-same-kl  | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.015 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
