@@ -298,9 +298,10 @@ def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
     run_digest = digest(run)  # before it starts: what is edited meanwhile did not run
     python = peer_python(run, peers_dir) if run.peer else sys.executable
     shutil.rmtree(run.folder, ignore_errors=True)
-    run.folder.mkdir(parents=True)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    log_path = run.folder.with_suffix(".log")  # beside the folder, which the script itself makes
     date, load, start = datetime.now(UTC), os.getloadavg()[0], time.perf_counter()
-    with (run.folder / "log.txt").open("w") as log:
+    with log_path.open("w") as log:
         try:
             env = os.environ | ({} if run.entry.alone else ONE_THREAD)
             status, usage = children.run(run.words(python), log, env)
@@ -308,8 +309,8 @@ def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
             raise RunError(f"cannot start: {error}") from None
     seconds = time.perf_counter() - start
     if status:
-        last_lines = (run.folder / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-        raise RunError(f"exit status {status}, {' '.join(last_lines)[:300]} ({run.folder / 'log.txt'})")
+        last_lines = log_path.read_text(errors="replace").strip().splitlines()[-1:]
+        raise RunError(f"exit status {status}, {' '.join(last_lines)[:300]} ({log_path})")
     try:
         with (run.folder / "metrics.csv").open(newline="") as file:
             *_, final = csv.DictReader(file)
@@ -326,7 +327,7 @@ def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
         "peak_memory_mb": round(usage.ru_maxrss / 1024, 1),  # of the largest of its processes
         "load_before": round(load, 2),
         "date": date.isoformat(timespec="seconds"),
-        "commit": git_describe(),
+        "commit": commit_of(run.script),
         "hardware": hardware(),
         "versions": versions(python, tuple(package_names(run))),
         "code": code_digest(run.script, run.peer is not None) if run.script else None,
@@ -369,14 +370,16 @@ def hardware() -> dict:
     return {"cpu": models[0] if models else platform.machine(), "cores": count_cores(), "gpus": gpus}
 
 
-@functools.cache
-def git_describe() -> str | None:
-    words = ["git", "describe", "--always", "--dirty", "--tags"]
+def commit_of(script: Path | None) -> str | None:
+    """The last commit that changed the script; with "-dirty" where it was edited since."""
+    where = ["--", str(script or ".")]
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, check=False)
+        words = ["git", "log", "-1", "--format=%h", *where]
+        commit = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+        edited = subprocess.run(["git", "diff", "--quiet", "HEAD", *where], capture_output=True, check=False).returncode
     except OSError:
         return None
-    return answer.stdout.strip() or None
+    return (commit + "-dirty" * bool(edited)) or None
 
 
 def count_cores() -> int:

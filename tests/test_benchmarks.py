@@ -31,6 +31,7 @@ parser.add_argument("--fail-on", type=int)
 parser.add_argument("--silent", action="store_true")
 args = parser.parse_args()
 start = time.time()
+args.run_dir.mkdir()
 (args.run_dir / "pid").write_text(str(os.getpid()))
 time.sleep(args.sleep)
 if args.seed == args.fail_on:
@@ -247,7 +248,7 @@ def test_a_failed_run_is_named_at_the_end_and_stops_no_other(project):
     failed = "\n".join(sorted([a, b, c]))
     assert "absent seed 1: cannot read absent.py" in failed
     assert "silent seed 1: left no rows" in failed
-    assert "toy seed 2: exit status 1, the toy broke (runs/benchmark/toy/seed2/log.txt)" in failed
+    assert "toy seed 2: exit status 1, the toy broke (runs/benchmark/toy/seed2.log)" in failed
     assert "huge: skipped, needs 9999 cores" in answer.stdout
     assert summary(project, "toy", 1)
     assert summary(project, "toy", 3)
@@ -269,7 +270,7 @@ def test_ctrl_c_ends_the_children(project):
     assert process.wait(timeout=20) == 130
     assert time.time() - start < 15
     assert not calls(project)
-    assert len(list(logs.iterdir())) == 2  # and the others never began
+    assert len(list(logs.glob("*.log"))) == 2  # and the others never began
     for path in logs.glob("*/pid"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
