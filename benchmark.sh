@@ -44,12 +44,6 @@ walk1000='--env-id walk-1000 --num-runs 20 --total-episodes 100 --method td-lamb
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 
-# evolution strategies, from algorithm 1 alone to everything: plain steps need a step size of their own, best of a few
-algorithm1='--no-antithetic --no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.00002'
-antithetic='--no-centered-ranks --no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.00003'
-ranks='--no-adam --weight-decay 0 --no-normalize-obs --learning-rate 0.02'
-adam='--weight-decay 0 --no-normalize-obs'
-
 # known environments and their discounts
 worlds='{5x5,frozenlake8x8,cliff,taxi}'
 world='--env-id {gridworld-5x5,FrozenLake8x8-v1,CliffWalking-v1,Taxi-v4} --gamma {0.9,0.99,1,1}'
@@ -67,6 +61,9 @@ parameter_sizes='{0.005,0.02,0.05,0.2,0.5,2}'
 # search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
 climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
 
+# Q-learning on the ten newest transitions, each of them once
+no_replay='--buffer-size 10 --batch-size 10'
+
 # digits as a decision of one step
 decision='--dataset mnist --total-timesteps 200000'
 
@@ -82,9 +79,9 @@ infogan='--codes 10 --continuous-codes 2 --latent-dim 62 --learning-rate 0.0002 
 gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
 gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
-# DRAW: how it begins; cartoons with the post's batches, filters and squared error
-start='--bf16 --no-anneal-lr --read-size 2 --learning-rate 1e-3 --epochs 0.86 --log-every 50 --test-images 100'
-cartoons='--dataset emoji --batch-size 64 --torch-threads 1 --bf16'
+# the cartoons of Noto Color Emoji, written once; then the command that needs them
+emoji='python benchmarks/emoji.py'
+cartoons='--data-dir data/emoji'
 
 # RevNet-38 on CIFAR-10, as the paper's authors train it
 revnet='--dataset cifar10 --batch-size 100'
@@ -243,26 +240,23 @@ dqn-{cartpole,acrobot}  | 1-3 | 1 | python algos/dqn.py --env-id {CartPole-v1,Ac
 cleanrl-cartpole        | 1-3 | 1 | python benchmarks/peers/cleanrl_dqn.py
 
 # the post's two tricks, each switched off: return and largest |Q|
-dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {--no-replay,--target-frequency 1,--no-replay --target-frequency 1}
+dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {$no_replay,--target-frequency 1,$no_replay --target-frequency 1}
 
 [es]
 
 # the paper's Table 3: steps to the returns of TRPO
-es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah} --total-timesteps {200000,500000,1600000} --num-actors 1 --learning-rate {0.05,0.05,0.02}
+es-table3-{invertedpendulum,swimmer,halfcheetah}  | 1-3 | 1 | python algos/es.py --env-id {InvertedPendulum,Swimmer,HalfCheetah}-v5 --total-timesteps {200000,500000,1600000} --learning-rate {0.05,0.05,0.02}
 
-# one addition at a time; and a network that backpropagation cannot train
-es-steps-{algorithm1,antithetic,ranks,adam,decay,all,sign}  | 1-3 | 1 | python algos/es.py --num-actors 1 --eval-every 1 {$algorithm1,$antithetic,$ranks,$adam,--no-normalize-obs,--normalize-obs,--activation sign}
+# without ranks, without normalized observations, and a network that backpropagation cannot train
+es-cartpole-{defaults,returns,raw-obs,sign}  | 1-3 | 1 | python algos/es.py --total-timesteps 100000 --eval-every 1 {,--no-centered-ranks,--no-normalize-obs,--activation sign}
 
-# speed: beside the environment itself, and beside evotorch, while learning and with the short episodes of no learning
-es-speed-reacher         | 1 | all | python benchmarks/es_speed.py --env-id Reacher-v5
+# speed beside evotorch, while learning and with the short episodes of no learning
 evotorch-speed-{learning,standing}  | 1 | all | python benchmarks/peers/evotorch_es.py {--learn,--no-learn}
 
 [dyna_q]
 
-# Figure 8.2, and reward over real steps of model-free, Dyna and model-based learning
+# Figure 8.2
 dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50}
-dyna-maze-model      | 1-3 | 1 | python algos/dyna_q.py --planner value-iteration
-dyna-maze-sarsa-n5   | 1-3 | 1 | python algos/dyna_q.py --method sarsa --planning-steps 5
 
 [dyna2]
 
@@ -406,17 +400,18 @@ vae-plane        | 1 | 1 | python gen/vae.py $mnist --epochs 10 --latent-dim 2
 # the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
 vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --likelihood gaussian --noise-std 1 --kl-weight {0.1,0.3,1,3,10}
 
+[nice]
+
+# MNIST with the paper's network: three epochs, as many as two cores reach in an hour, and the paper's 1,500 for a GPU
+nice-mnist       | 1 | 1  | python gen/nice.py --dataset mnist --epochs 3
+nice-mnist-long  | 1 | 1  | python gen/nice.py --dataset mnist --epochs 25
+nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --epochs 1500 --bf16
+
 [realnvp]
 
 # densities in the plane whose entropy is known; those with holes and gaps take twice the couplings
 realnvp-moons                       | 1-3 | 1 | python gen/realnvp.py --dataset moons --torch-threads 1
 realnvp-{rings,spirals,gaussians}   | 1-3 | 1 | python gen/realnvp.py --dataset {rings,spirals,gaussians} $nvp_plane --epochs {60,60,120}
-
-# MNIST: shifts and factors (NICE), shifts alone, shifts and scales (RealNVP) with a small network; NICE's own network, for
-# a few epochs and for all of the paper's
-nice-small-{factors,volume,affine}  | 1 | 1  | python gen/realnvp.py $mnist --hidden 400 400 400 --epochs 12 {--coupling additive,--coupling additive --no-scaling,--coupling affine}
-nice-mnist                          | 1 | 1  | python gen/realnvp.py $mnist --coupling additive --bf16 --epochs 3 --log-every 60 --eval-images 1000
-nice-paper                          | 1 | 8+ | python gen/realnvp.py --dataset mnist --cuda --coupling additive --epochs 1500
 
 # CIFAR-10: bits per dimension and pictures per second beside chrischute/real-nvp, at two sizes; then the paper's size
 realnvp-cifar10-{float32,bf16}  | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py $nvp_small --epochs 0.112 --log-every 50 --eval-images 500 {,--bf16}
@@ -449,24 +444,20 @@ examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.p
 
 [draw]
 
-# the bound on binarized MNIST: as far as a CPU gets in minutes; then the full schedules, the last one for a GPU
-draw-mnist-{attention,fixed}        | 1   | 1  | python gen/draw.py $mnist --bf16 --epochs 12 {,--binarize static}
-draw-mnist-whole                    | 1   | 1  | python gen/draw.py $mnist --no-attention --epochs 12
-draw-full-{attention,whole}         | 1-3 | 1  | python gen/draw.py $mnist --bf16 --epochs 60 {,--no-attention}
-draw-paper                          | 1   | 8+ | python gen/draw.py $mnist --cuda --binarize static --read-size 2 --num-steps 64 --epochs 100
+# the bound on binarized MNIST: as far as a CPU gets in a quarter of an hour; then the full schedules, the last for a GPU
+draw-mnist-{attention,fixed}  | 1   | 1  | python gen/draw.py --dataset mnist --epochs 12 {,--binarize static}
+draw-mnist-whole              | 1   | 1  | python gen/draw.py --dataset mnist --epochs 12 --no-attention
+draw-full-{attention,whole}   | 1-3 | 8+ | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
+draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
 
-# why learning stands still: what the filters and the canvas begin with
-draw-start-overlapping-{mean,zero}  | 1 | 1 | python gen/draw.py $mnist $start --start-canvas {mean,zero}
-draw-start-sparse-{mean,zero}       | 1 | 1 | python gen/draw.py $mnist $start --start-attention sparse --start-canvas {mean,zero}
-draw-start-{rate,clip,read}         | 1 | 1 | python gen/draw.py $mnist $start {--learning-rate 2e-3,--max-grad-norm 50,--read-size 5}
+# how the first updates go and how long they take: filters and canvas as they start here and as in most code; plain code
+draw-start-{default,canvas,filters,both}  | 1 | all | python benchmarks/draw_start.py {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
+draw-start-plain                          | 1 | all | python benchmarks/peers/plain_draw.py --updates 400
 
-# updates per second beside plain eager code
-draw-speed-{float32,bf16,whole}  | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --read-size 2 --epochs 0.26 --log-every 20 --test-images 20 {,--bf16,--bf16 --no-attention}
-draw-speed-plain                 | 1 | all | python benchmarks/peers/plain_draw.py --updates 400
-draw-speed-compiled              | 1 | all | python benchmarks/cpu_clock.py gen/draw.py $mnist --read-size 2 --epochs 0.26 --log-every 20 --test-images 20 --bf16 --compile
+[draw_color]
 
-# the colour post's proposals, on cartoons: a larger code, more steps, ten times as long
-draw-colour-{base,z,steps,long}  | 1 | 1 | python gen/draw.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {2,2,2,20}
+# the post's proposals on cartoons: a larger code, more steps, ten times as long
+draw-color-{base,z,steps,long}  | 1 | 1 | $emoji gen/draw_color.py $cartoons --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {2,2,2,20}
 
 [revnet]
 

@@ -1,0 +1,298 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# ///
+"""NICE: additive couplings, an invertible network whose likelihood is exact because its Jacobian determinant is free.
+
+    python gen/nice.py
+    python gen/nice.py --dataset mnist --epochs 100
+
+A coupling layer keeps one half of x and adds m(kept half) to the other, where m is any network: the inverse subtracts
+the same shift, and the Jacobian is triangular with ones on its diagonal. The halves swap roles from layer to layer; a
+diagonal scaling exp(s) at the end says how much each component varies. With h = f(x) and independent logistic
+components, log p(x) = sum_i [log p(h_i) + s_i], a density over pixels in [0, 1]; a sample is f^-1 of a logistic h.
+
+Dinh, Krueger & Bengio 2014, "NICE: non-linear independent components estimation" (arXiv 1410.8516): the additive
+coupling, the scaling, and the networks for MNIST (4 couplings, each m with 5 layers of 1,000 units).
+Differences: 1. Each m starts at 0, and exp(s) where it gives the components the prior's standard deviation, which Adam
+would take thousands of updates to reach. 2. The learning rate decreases linearly to 0 over --epochs and the last epoch
+counts; the paper trains for 1,500 epochs and keeps the best one on a validation set.
+"""
+
+import csv
+import gzip
+import json
+import math
+import re
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import nn
+from tqdm import tqdm
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args:
+    exp_name: str = Path(__file__).stem
+    """name of the experiment"""
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
+    torch_threads: PositiveInt = 1
+    """threads on the CPU; results differ in the last digits with their number"""
+    cuda: bool = True
+    """use a GPU if there is one"""
+    bf16: bool = False
+    """train in bfloat16 by autocast; evaluation stays in float32"""
+    compile: bool = False
+    """compile the loss with torch.compile; needs a C++ compiler"""
+    track: bool = False
+    """log to Weights & Biases as well"""
+    wandb_project_name: str = "classics"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases team"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
+    resume: Path | None = None
+    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
+
+    dataset: Literal["digits", "mnist"] = "digits"
+    """scikit-learn's 8x8 digits enlarged to 28x28, or MNIST, downloaded on first use"""
+    data_dir: Path = Path("data")
+    """where MNIST is kept"""
+    epochs: PositiveInt = 30
+    """passes over the training set"""
+    batch_size: PositiveInt = 250
+    """images per update"""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's learning rate, annealed to 0"""
+    couplings: PositiveInt = 4
+    """coupling layers"""
+    layers: PositiveInt = 5
+    """hidden layers of each coupling's network m"""
+    hidden: PositiveInt = 1000
+    """units of each hidden layer"""
+
+
+# --- the model -------------------------------------------------------------------------------
+
+
+class NICE(nn.Module):
+    """x [n, d] in [0, 1] <-> h [n, d], independent and logistic."""
+
+    def __init__(self, d: int, couplings: int, layers: int, hidden: int):
+        super().__init__()
+        self.m = nn.ModuleList()
+        for _ in range(couplings):
+            net, width = [], d // 2
+            for _ in range(layers):
+                net += [nn.Linear(width, hidden), nn.ReLU()]
+                width = hidden
+            output = nn.Linear(width, d // 2)
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
+            self.m.append(nn.Sequential(*net, output))
+        self.s = nn.Parameter(torch.zeros(d))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """h = f(x)."""
+        kept, changed = x[:, 0::2], x[:, 1::2]
+        for m in self.m:
+            kept, changed = changed + m(kept), kept  # the next coupling keeps the half that this one has changed
+        return torch.cat([kept, changed], dim=1) * self.s.exp()
+
+    def inverse(self, h: torch.Tensor) -> torch.Tensor:
+        """x = f^-1(h)."""
+        kept, changed = (h * (-self.s).exp()).chunk(2, dim=1)
+        for m in reversed(self.m):
+            kept, changed = changed, kept - m(changed)
+        return torch.stack([kept, changed], dim=2).flatten(1)
+
+    def log_likelihood(self, x: torch.Tensor) -> torch.Tensor:
+        """log p(x) [n] = sum_i log p(h_i) + s_i; the logistic density is sigmoid(h) sigmoid(-h)."""
+        h = self(x)
+        return (F.logsigmoid(h) + F.logsigmoid(-h) + self.s).sum(dim=1)
+
+
+def dequantize(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """uint8 [n, d] -> [n, d] in [0, 1], uniform within each pixel's interval of width 1/256."""
+    return (images + torch.rand(images.shape, generator=generator, device=images.device)) / 256
+
+
+# --- data ------------------------------------------------------------------------------------
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_FILES = {  # name: number of images, SHA-256
+    "train-images-idx3-ubyte.gz": (60_000, "440fcabf73cc546f"),
+    "t10k-images-idx3-ubyte.gz": (10_000, "8d422c7b0a1c1c79"),
+}
+
+
+def load_images(args: Args) -> list[torch.Tensor]:
+    """Training and test images, uint8 [n, 28, 28]."""
+    if args.dataset == "digits":
+        from sklearn.datasets import load_digits
+
+        images = torch.from_numpy(load_digits().images * (255 / 16)).float().unsqueeze(1)
+        images = F.interpolate(images, size=(28, 28), mode="bilinear").squeeze(1).round().byte()
+        return [images[:1500], images[1500:]]
+    splits = []
+    for name, (count, sha256) in MNIST_FILES.items():
+        path = args.data_dir / name
+        try:
+            if not path.exists():
+                args.data_dir.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
+            pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
+            splits.append(torch.from_numpy(pixels.reshape(count, 28, 28).copy()))
+        except (OSError, EOFError, RuntimeError, ValueError) as error:
+            raise UsageError(f"--dataset mnist: {path}: {error}; remove it to download it again") from None
+    return splits
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def save_grid(images: torch.Tensor, path: Path):
+    """Images [64, h, w] in [0, 1] as an 8x8 grid."""
+    from PIL import Image
+
+    h, w = images.shape[1:]
+    grid = images.clamp(0, 1).view(8, 8, h, w).transpose(1, 2).reshape(8 * h, 8 * w)
+    Image.fromarray((grid * 255).byte().cpu().numpy()).resize((16 * w, 16 * h), Image.Resampling.NEAREST).save(path)
+
+
+def train(args: Args) -> dict:
+    """Train; returns the last row of metrics.csv."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.torch_threads)
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    images, test = (x.flatten(1).to(device) for x in load_images(args))
+    d = images.shape[1]
+    test = dequantize(test, torch.Generator(device).manual_seed(0))  # the same noise for every seed
+    model = NICE(d, args.couplings, args.layers, args.hidden).to(device)
+    with torch.no_grad():  # components start with the standard deviation of the logistic distribution, pi / sqrt(3)
+        model.s += math.log(math.pi / math.sqrt(3)) - model(dequantize(images[:1000])).std(dim=0).log()
+    log_likelihood = torch.compile(model.log_likelihood) if args.compile else model.log_likelihood
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
+    updates = math.ceil(len(images) / args.batch_size)
+    anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.epochs * updates)
+    parts, checkpoint = {"model": model, "optimizer": optimizer, "anneal": anneal}, {"rows": []}
+    if args.resume:
+        try:
+            checkpoint = torch.load(args.resume / "checkpoint.pt", weights_only=True, map_location="cpu")
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint[name])
+            torch.set_rng_state(checkpoint["rng"])
+            torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+        except Exception as error:  # missing, truncated, or another network's
+            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({error})") from None
+    run = Run(args, args.dataset)
+    for row in checkpoint["rows"]:
+        run.log(row)
+
+    for epoch in tqdm(range(len(run.rows) + 1, args.epochs + 1), unit="epoch", disable=None):
+        start, total = time.perf_counter(), torch.zeros((), device=device)
+        for batch in torch.randperm(len(images), device=device).split(args.batch_size):
+            x = dequantize(images[batch])
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+                log_p = log_likelihood(x)
+            optimizer.zero_grad()
+            (-log_p.mean()).backward()
+            optimizer.step()
+            anneal.step()
+            total += log_p.detach().sum()
+        total, seconds = total.item() / len(images), time.perf_counter() - start
+        with torch.no_grad():
+            test_log_p = torch.cat([model.log_likelihood(x) for x in test.split(1000)]).mean().item()
+            error = (model.inverse(model(test[:100])) - test[:100]).abs().max().item()
+        row = {
+            "global_step": epoch * len(images),
+            "charts/epoch": epoch,
+            "losses/log_likelihood": total,
+            "eval/log_likelihood": test_log_p,
+            "eval/bits_per_dim": (d * math.log(256) - test_log_p) / (d * math.log(2)),
+            "eval/inversion_error": error,
+            "charts/SPS": len(images) / seconds,
+        }
+        run.log(row)
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"rows": run.rows, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all()}
+        torch.save(state, run.dir / "checkpoint.tmp")
+        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+
+    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
+    with torch.no_grad():
+        h = torch.rand(64, d, device=device).logit(eps=1e-6)  # logistic
+        save_grid(model.inverse(h).view(64, 28, 28), run.dir / "samples.png")
+    run.close("samples.png")
+    nats, bits = row["eval/log_likelihood"], row["eval/bits_per_dim"]
+    print(f"test log p(x) {nats:,.1f} nats, {bits:.3f} bits per dimension: {run.dir}")
+    return row
+
+
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
+
+
+if __name__ == "__main__":
+    try:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None
