@@ -275,26 +275,17 @@ dyna2-cliff-{long,short,both} | 1 | 1 | python algos/dyna2.py --env-id CliffWalk
 
 [sarsa]
 
-# Examples 6.6 and 6.5: the cliff and the wind, with traces as well
+# Example 6.6: the cliff
 sarsa-cliff              | 1-3 | 1 | python algos/sarsa.py
 sarsa-cliff-expected     | 1-3 | 1 | python algos/sarsa.py --expected
-sarsa-cliff-lambda       | 1   | 1 | python algos/sarsa.py --trace-lambda 0.8 --learning-rate 0.2
-sarsa-windy              | 1   | 1 | python algos/sarsa.py --env-id windy
-sarsa-windy-lambda       | 1   | 1 | python algos/sarsa.py --env-id windy --trace-lambda 0.8 --learning-rate 0.2
-
-# Example 5.3: Monte-Carlo control plays Blackjack, and its policy is scored exactly
-sarsa-blackjack          | 1   | 1 | python benchmarks/blackjack.py
 
 [q_learning]
 
-# Examples 6.6 and 6.5: the cliff and the wind, with traces as well, and by watching a random policy
+# Example 6.6: the cliff, and learning the shortest path from a random policy
 q-cliff                  | 1-3 | 1 | python algos/q_learning.py
-q-cliff-lambda           | 1   | 1 | python algos/q_learning.py --trace-lambda 0.8 --learning-rate 0.2
-q-cliff-random           | 1   | 1 | python algos/q_learning.py --behaviour random --num-runs 100 --total-episodes 30
-q-windy                  | 1   | 1 | python algos/q_learning.py --env-id windy
-q-windy-lambda           | 1   | 1 | python algos/q_learning.py --env-id windy --trace-lambda 0.8 --learning-rate 0.2
+q-cliff-random           | 1   | 1 | python algos/q_learning.py --num-runs 100 --total-episodes 30 --start-e 1 --end-e 1
 
-# the post's two doors: greedy, a fixed share of random actions, and one that fades
+# the post's two doors: no exploration, a fixed epsilon, one that decreases
 q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id doors --num-runs 2000 --learning-rate 1 --learning-rate-power 1 --start-e {0,0.1,1} --end-e {0,0.1,0}
 
 [tile_coding]
