@@ -59,7 +59,7 @@ kl_sizes='{0.001,0.002,0.005,0.01,0.02,0.05}'
 parameter_sizes='{0.005,0.02,0.05,0.2,0.5,2}'
 
 # search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
-climb='--num-runs 300 --max-episodes 1000 --eval-episodes 20'
+climb='--num-runs 2000 --num-envs 2000'
 
 # Q-learning on the ten newest transitions, each of them once
 no_replay='--buffer-size 10 --batch-size 10'
@@ -69,8 +69,6 @@ decision='--dataset mnist --total-timesteps 200000'
 
 # generative models: MNIST with the settings of PyTorch's example, and those of Burda et al. for any number of epochs
 mnist='--dataset mnist --torch-threads 1'
-burda="$mnist --binarize dynamic --hidden 200 200 --activation tanh --latent-dim 50 --batch-size 20 --adam-eps 1e-4"
-burda="$burda --schedule stages --nll-images 1000"
 nvp_plane='--torch-threads 1 --batch-size 1000 --couplings 24 --max-grad-norm 5'
 nvp_small='--dataset cifar10 --torch-threads 1 --batch-size 16 --flip --no-anneal-lr'
 vaegan='--torch-threads 1 --bf16'
@@ -159,25 +157,19 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-
 [random_search]
 
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
-random-v0          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20
-random-v1          | 1-3 | 1 | python algos/random_search.py --eval-episodes 20 --max-episode-steps 500 --max-episodes 1000
-
-# the share of weights that solve it, whose inverse is the mean
-random-share-{v0,v1} | 1 | 1 | python algos/random_search.py --num-runs 40000 --max-episodes 1 --eval-episodes 1 --max-episode-steps {200,500}
-
-# eighteen weights instead of four
-random-acrobot     | 1 | 1 | python algos/random_search.py --env-id Acrobot-v1 --max-episode-steps 500 --solved-return -100 --num-runs 20 --max-episodes 60 --eval-episodes 3
+random-v0 | 1-3 | 1 | python algos/random_search.py --num-runs 100000 --num-envs 4000
+random-v1 | 1-3 | 1 | python algos/random_search.py --num-runs 100000 --num-envs 4000 --max-episode-steps 500 --solved-return 500
 
 [hill_climbing]
 
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
-hill-plain         | 1 | 1 | python algos/hill_climbing.py --max-episodes 2000 --eval-episodes 20
+hill-plain         | 1-3 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
 hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth {0.01,0.1}
 hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update 5
 hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,3}
 
 # beside them, the post's policy gradient
-hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100 --max-episodes 1000 --eval-episodes 20
+hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py
 
 # the return over one weight, where a trial is stuck
 hill-plateau       | 1 | 1 | python benchmarks/plateau.py
@@ -374,29 +366,26 @@ tradeoffs-mnist   | 1 | 1 | python benchmarks/tradeoffs.py --dataset mnist --siz
 [vae]
 
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
-vae-mnist-{float32,bf16}  | 1-3 | 1   | python gen/vae.py $mnist --epochs 10 {,--bf16}
-vae-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/vae.py $mnist --epochs 3 --nll-images 1 {,--bf16}
+vae-mnist                 | 1-3 | 1   | python gen/vae.py --dataset mnist --epochs 10
+vae-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/vae.py --dataset mnist --epochs 3 {,--bf16}
 examples-vae              | 1   | 1   | python benchmarks/peers/examples_vae.py --epochs 10
 examples-speed            | 1-3 | all | python benchmarks/peers/examples_vae.py --epochs 3
 
-# Burda et al., one stochastic layer: the whole schedule takes 3,280 epochs; here the first three or four of its eight stages
-vae-iwae-k1   | 1 | 1 | python gen/vae.py $burda --epochs 40
-vae-iwae-k50  | 1 | 1 | python gen/vae.py $burda --epochs 13 --importance-samples 50
-
-# the post: convolutions, batches of 100; samples and error on unseen pictures of the autoencoder and the VAE; a plane
-vae-post         | 1 | 1 | python gen/vae.py $mnist --network conv --batch-size 100 --epochs 10
-vae-autoencoder  | 1 | 1 | python gen/vae.py $mnist --epochs 10 --kl-weight 0
-vae-plane        | 1 | 1 | python gen/vae.py $mnist --epochs 10 --latent-dim 2
+# the post's steps: one image, a one-hot code, the autoencoder, the VAE; then a code of two dimensions
+vae-steps        | 1 | 1 | python benchmarks/vae_steps.py
+vae-autoencoder  | 1 | 1 | python gen/vae.py --dataset mnist --epochs 10 --kl-weight 0
+vae-plane        | 1 | 1 | python gen/vae.py --dataset mnist --epochs 10 --latent-dim 2
 
 # the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
-vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python gen/vae.py $mnist --epochs 5 --likelihood gaussian --noise-std 1 --kl-weight {0.1,0.3,1,3,10}
+vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python benchmarks/squared_error_vae.py --epochs 5 --kl-weight {0.1,0.3,1,3,10}
 
-[nice]
+[iwae]
 
-# MNIST with the paper's network: three epochs, as many as two cores reach in an hour, and the paper's 1,500 for a GPU
-nice-mnist       | 1 | 1  | python gen/nice.py --dataset mnist --epochs 3
-nice-mnist-long  | 1 | 1  | python gen/nice.py --dataset mnist --epochs 25
-nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --epochs 1500 --bf16
+# Burda et al., one stochastic layer: their 3,280 epochs are eight stages; here as many as a CPU finishes
+iwae-{k1,k50}-stages3  | 1 | 1  | python gen/iwae.py --dataset mnist --stages 3 --k {1,50}
+iwae-{k1,k50}-stages4  | 1 | 1  | python gen/iwae.py --dataset mnist --stages 4 --k {1,50}
+iwae-k1-stages5        | 1 | 1  | python gen/iwae.py --dataset mnist --stages 5 --k 1
+iwae-{k1,k50}-paper    | 1 | 8+ | python gen/iwae.py --dataset mnist --stages 8 --eval-images 10000 --k {1,50}
 
 [realnvp]
 

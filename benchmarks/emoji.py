@@ -1,0 +1,79 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["fonttools", "numpy", "pillow"]
+# ///
+"""The 3,900 cartoons of Debian's fonts-noto-color-emoji as data/emoji/train/ and test/, written once; then a command.
+
+    python benchmarks/emoji.py
+    python benchmarks/emoji.py gen/colorizer.py --data-dir data/emoji
+
+Many emoji are variants of one another, as a person in five skin colours or a family of two to four. They are spelled by
+sequences that begin with the same code point, so a tenth of these first code points is held out for the test images: no
+variant of a test image is a training image.
+"""
+
+import io
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from fontTools.ttLib import TTFont
+from PIL import Image
+
+FOLDER = Path("data", "emoji")
+
+
+def find_font() -> Path:
+    """Noto Color Emoji, as fontconfig finds it."""
+    command = ["fc-match", "--format=%{file}", "Noto Color Emoji"]
+    path = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if path.name != "NotoColorEmoji.ttf":
+        raise SystemExit("no Noto Color Emoji: install Debian's fonts-noto-color-emoji")
+    return path
+
+
+def first_code_points(font: TTFont) -> dict[str, set[int]]:
+    """For each glyph the code points that a spelling of it begins with."""
+    firsts = {name: set() for name in font.getGlyphOrder()}
+    for code, name in font.getBestCmap().items():
+        firsts[name].add(code)
+    for lookup in font["GSUB"].table.LookupList.Lookup:
+        for table in lookup.SubTable:
+            for name, ligatures in getattr(table, "ligatures", {}).items():
+                for ligature in ligatures:
+                    firsts[ligature.LigGlyph] |= firsts[name]
+    return firsts
+
+
+def split(firsts: dict[str, set[int]], names: list[str]) -> tuple[list[str], list[str]]:
+    """Names of the training and of the test glyphs, which share no first code point."""
+    codes = sorted(set().union(*(firsts[name] for name in names)))
+    rng = np.random.default_rng(6)  # a draw without the persons and signs that begin hundreds of spellings
+    held_out = set(rng.choice(codes, len(codes) // 10, replace=False).tolist())
+    test = [name for name in names if firsts[name] & held_out]
+    return [name for name in names if not firsts[name] & held_out], test
+
+
+def write(font: TTFont, folder: Path):
+    """136 x 128 pixels each, on white; the folder appears when all are there."""
+    bitmaps, firsts, part = font["CBDT"].strikeData[0], first_code_points(font), folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for kind, names in zip(("train", "test"), split(firsts, [name for name in bitmaps if firsts[name]]), strict=True):
+        (part / kind).mkdir(parents=True)
+        for i, name in enumerate(names):  # numbered: names of sequences are longer than file names may be
+            image = Image.open(io.BytesIO(bitmaps[name].imageData)).convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+            image.save(part / kind / f"{i:04d}.png")
+        print(f"{folder / kind}: {len(names)} images", file=sys.stderr)
+    part.replace(folder)
+
+
+if __name__ == "__main__":
+    if not FOLDER.exists():
+        write(TTFont(find_font()), FOLDER)
+    if sys.argv[1:]:
+        del sys.argv[0]
+        runpy.run_path(sys.argv[0], run_name="__main__")
