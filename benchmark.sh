@@ -52,20 +52,16 @@ world='--env-id {gridworld-5x5,FrozenLake8x8-v1,CliffWalking-v1,Taxi-v4} --gamma
 credits='{return,return,return,reward-to-go,reward-to-go,reward-to-go}'
 baselines='{none,mean,value,none,mean,value}'
 names='{return-none,return-mean,return-value,togo-none,togo-mean,togo-value}'
-gridworld='--env-id aliased-gridworld --policy linear --gamma 0.9'
 
 # the natural gradient: steps of one length, measured in two ways
 kl_sizes='{0.001,0.002,0.005,0.01,0.02,0.05}'
 parameter_sizes='{0.005,0.02,0.05,0.2,0.5,2}'
 
-# search in weight space: the post's CartPole-v0, whose episodes end after 200 steps
-climb='--num-runs 2000 --num-envs 2000'
-
 # Q-learning on the ten newest transitions, each of them once
 no_replay='--buffer-size 10 --batch-size 10'
 
 # digits as a decision of one step
-decision='--dataset mnist --total-timesteps 200000'
+decision='--dataset mnist'
 
 # generative models: MNIST with the settings of PyTorch's example, and those of Burda et al. for any number of epochs
 mnist='--dataset mnist --torch-threads 1'
@@ -84,10 +80,6 @@ cartoons='--data-dir data/emoji'
 # RevNet-38 on CIFAR-10, as the paper's authors train it
 revnet='--dataset cifar10 --batch-size 100'
 blocks='--dataset cifar10 --batch-size 2 --epochs 0.00004 --eval-images 2 --torch-threads 1'
-
-# the colorizer: cartoons, in CPU seconds; the speed of its step with pix2pix's layers
-colour='python benchmarks/cpu_clock.py gen/colorizer.py --dataset emoji --torch-threads 1'
-pix2pix='--size 256 --width 64 --train-images 48 --log-every 4 --eval-images 2'
 
 # chat: messages of the Ubuntu channel, fetched once (without a network: python benchmarks/ubuntu_chat.py says what to do)
 ubuntu='python benchmarks/ubuntu_chat.py'
@@ -157,16 +149,16 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-
 [random_search]
 
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
-random-v0 | 1-3 | 1 | python algos/random_search.py --num-runs 100000 --num-envs 4000
-random-v1 | 1-3 | 1 | python algos/random_search.py --num-runs 100000 --num-envs 4000 --max-episode-steps 500 --solved-return 500
+random-v0 | 1-5 | 1 | python algos/random_search.py --num-runs 40000 --num-envs 4000
+random-v1 | 1-5 | 1 | python algos/random_search.py --num-runs 20000 --num-envs 2000 --max-episode-steps 500 --solved-return 500
 
 [hill_climbing]
 
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
 hill-plain         | 1-3 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
-hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py $climb --noise-growth {0.01,0.1}
-hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py $climb --episodes-per-update 5
-hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py $climb --noise {0.03,0.3,3}
+hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py --noise-growth {0.01,0.1}
+hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py --episodes-per-update 5
+hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py --noise {0.03,0.3,3}
 
 # beside them, the post's policy gradient
 hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py
@@ -184,9 +176,11 @@ hill-wide-{random,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole
 # learning curves of credit and baseline; togo-value is the default, beside pytorch/examples' number of episodes
 reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines
 
-# two cells that look alike, and what a return is a function of
-reinforce-gridworld | 1-3  | 1 | python algos/reinforce.py $gridworld --num-envs 32 --learning-rate 0.05
-reinforce-parameter | 1    | 1 | python benchmarks/one_parameter.py
+[reinforce_gridworld]
+
+# two states that look the same; the return as a function of one parameter
+gridworld           | 1-10 | 1 | python algos/reinforce_gridworld.py
+gridworld-parameter | 1    | 1 | python benchmarks/one_parameter.py
 
 [actor_critic]
 
@@ -280,6 +274,15 @@ q-cliff-random           | 1   | 1 | python algos/q_learning.py --num-runs 100 -
 # the post's two doors: no exploration, a fixed epsilon, one that decreases
 q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id doors --num-runs 2000 --learning-rate 1 --learning-rate-power 1 --start-e {0,0.1,1} --end-e {0,0.1,0}
 
+[sarsa_lambda]
+
+# Example 6.5, the windy gridworld: no trace, three kinds of trace, Watkins's Q(lambda); Example 6.6, the cliff
+sl-windy-{0,replacing,clearing,accumulating,watkins} | 1 | 1 | python algos/sarsa_lambda.py --env-id WindyGridworld --num-runs 50 {--trace-lambda 0 --learning-rate 0.5,--trace replacing,--trace clearing,--trace accumulating,--watkins}
+sl-cliff-{sarsa,watkins} | 1 | 1 | python algos/sarsa_lambda.py --num-runs 50 {--no-watkins,--watkins}
+
+# Example 5.3: Monte-Carlo control plays Blackjack, and its policy is scored exactly
+sl-blackjack             | 1 | 1 | python benchmarks/blackjack.py
+
 [tile_coding]
 
 # mountain car
@@ -333,21 +336,28 @@ dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --e
 
 [reinforce_mnist]
 
-# the lecture's rewards, without and with a baseline, and the cross-entropy; without a baseline, rewards that are ten
-# times as large get a tenth of the step size, and once the full one
-digits-reward-{0,10,minus10}-none  | 1-2 | 1 | python algos/reinforce_mnist.py $decision --baseline none --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
-digits-reward-{0,10,minus10}-mean  | 1-2 | 1 | python algos/reinforce_mnist.py $decision --baseline mean --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate 0.1
-digits-full-step-{10,minus10}      | 1   | 1 | python algos/reinforce_mnist.py $decision --baseline none --reward-wrong={10,-10} --reward-right={11,-9} --learning-rate 0.1
-digits-cross-entropy               | 1-2 | 1 | python algos/reinforce_mnist.py $decision --cross-entropy --learning-rate 0.1
+# the lecture's rewards, without and with a baseline; without one, rewards that are ten times as large get a tenth of the
+# learning rate, and once the full one
+digits-reward-{0,10,minus10}-none | 1-3 | 1 | python algos/reinforce_mnist.py $decision --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
+digits-reward-{0,10,minus10}-mean | 1-3 | 1 | python algos/reinforce_mnist.py $decision --reward-wrong={0,10,-10} --reward-right={1,11,-9} --baseline mean
+digits-full-step-{10,minus10}     | 1-3 | 1 | python algos/reinforce_mnist.py $decision --reward-wrong={10,-10} --reward-right={11,-9}
+
+# rewards 0 and 1 at larger learning rates, without and with a baseline; the labels themselves
+digits-rate-{0.3,1}-none          | 1-3 | 1 | python algos/reinforce_mnist.py $decision --learning-rate {0.3,1}
+digits-rate-{0.3,1}-mean          | 1-3 | 1 | python algos/reinforce_mnist.py $decision --learning-rate {0.3,1} --baseline mean
+digits-cross-entropy              | 1-3 | 1 | python benchmarks/cross_entropy_mnist.py
 
 [es_mnist]
 
-# the linear network that underflows: by backpropagation, and by evolution strategies with three kinds of noise
-es-mnist-backprop   | 1 | 1 | python algos/es_mnist.py --dataset mnist --backprop --population 100 --weight-decay 0 --total-timesteps 600000 --log-every 300
-es-mnist-projected  | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.0003 --total-timesteps 20000000 --log-every 1000
-es-mnist-hour       | 1 | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.00005 --weight-decay 0.03 --total-timesteps 300000000 --log-every 5000
-es-mnist-low-rank   | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise low-rank --images 8 --population 1000 --total-timesteps 1200000 --log-every 10
-es-mnist-full       | 1 | 1 | python algos/es_mnist.py --dataset mnist --noise full --images 64 --population 100 --total-timesteps 1200000 --log-every 10
+# perturbed weights, and backpropagation, which takes the network for a linear one
+es-mnist-low-rank   | 1   | 1 | python algos/es_mnist.py --dataset mnist --total-timesteps 1200000
+es-mnist-full       | 1   | 1 | python algos/es_mnist.py --dataset mnist --total-timesteps 1200000 --noise full --images 64 --population 100
+es-mnist-backprop   | 1   | 1 | python benchmarks/es_mnist_backprop.py
+
+[node_perturbation_mnist]
+
+node-mnist-20m      | 1   | 1 | python algos/node_perturbation_mnist.py --dataset mnist --learning-rate 0.0003 --total-timesteps 20000000 --log-every 1000
+node-mnist-300m     | 1   | 1 | python algos/node_perturbation_mnist.py --dataset mnist --learning-rate 0.00005 --weight-decay 0.03 --total-timesteps 300000000 --log-every 5000
 
 [pixelcnn]
 
@@ -377,7 +387,7 @@ vae-autoencoder  | 1 | 1 | python gen/vae.py --dataset mnist --epochs 10 --kl-we
 vae-plane        | 1 | 1 | python gen/vae.py --dataset mnist --epochs 10 --latent-dim 2
 
 # the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
-vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python benchmarks/squared_error_vae.py --epochs 5 --kl-weight {0.1,0.3,1,3,10}
+vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python benchmarks/squared_error_vae.py --dataset mnist --epochs 5 --kl-weight {0.1,0.3,1,3,10}
 
 [iwae]
 
@@ -386,6 +396,13 @@ iwae-{k1,k50}-stages3  | 1 | 1  | python gen/iwae.py --dataset mnist --stages 3 
 iwae-{k1,k50}-stages4  | 1 | 1  | python gen/iwae.py --dataset mnist --stages 4 --k {1,50}
 iwae-k1-stages5        | 1 | 1  | python gen/iwae.py --dataset mnist --stages 5 --k 1
 iwae-{k1,k50}-paper    | 1 | 8+ | python gen/iwae.py --dataset mnist --stages 8 --eval-images 10000 --k {1,50}
+
+[nice]
+
+# MNIST with the paper's network: three epochs, as many as one core reaches in an hour, and the paper's 1,500 for a GPU
+nice-mnist       | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 3 --batch-size 250
+nice-mnist-long  | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 20 --batch-size 125
+nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 1500 --batch-size 250 --bf16
 
 [realnvp]
 
@@ -465,18 +482,14 @@ chat-speed-example                 | 1-3 | 1 | $ubuntu benchmarks/peers/examples
 
 [colorizer]
 
-# cartoons at 128 pixels, as far as a CPU gets in minutes; hints with squares whited out, and without; then for a GPU
-colorizer-{holes,blur}       | 1   | 1  | $colour --bf16 --size 128 --width 32 --epochs 3 --log-every 650 --hint {holes,blur}
-colorizer-holes-longer       | 1   | 1  | $colour --bf16 --size 128 --width 32 --epochs 10 --log-every 650
-colorizer-{holes,blur}-long  | 1   | 8+ | python gen/colorizer.py --dataset emoji --cuda --bf16 --size 256 --width 64 --epochs 100 --log-every 0 --hint {holes,blur}
+# the post's experiments on cartoons at 64 pixels: squared error without skips or hints; an adversary and skips; a blurred
+# hint; squares whited out before the blur. Then as the post's network at 256 pixels, for a GPU
+colorizer-{first,none,blur,holes}  | 1 | 1  | $emoji gen/colorizer.py $cartoons --width 32 --epochs 3 --hint {none --loss l2 --no-skip,none,blur,holes}
+colorizer-{blur,holes}-long        | 1 | 8+ | $emoji gen/colorizer.py $cartoons --width 64 --epochs 100 --size 256 --bf16 --hint {blur,holes}
 
-# the post's way there, at 64 pixels and without hints: squared error and no skips, then the adversary and skips
-colorizer-first              | 1   | 1  | $colour --bf16 --width 32 --epochs 1.5 --hint none --loss l2 --no-skip
-colorizer-no-hint            | 1   | 1  | $colour --bf16 --width 32 --epochs 1.5 --hint none
-
-# pictures per second of training at 256 pixels in batches of 4, and seconds to paint one, beside plain code
-colorizer-speed-{float32,bf16}  | 1-3 | all | $colour $pix2pix {,--bf16}
-plain-pix2pix                   | 1-3 | all | python benchmarks/peers/plain_pix2pix.py
+# images per CPU second of training at 256 pixels in batches of 4, beside plain code
+colorizer-speed  | 1-3 | all | python benchmarks/colorizer_speed.py
+plain-pix2pix    | 1-3 | all | python benchmarks/peers/plain_pix2pix.py
 
 [deconvnet]
 

@@ -5,7 +5,7 @@
 """NICE: additive couplings, an invertible network whose likelihood is exact because its Jacobian determinant is free.
 
     python gen/nice.py
-    python gen/nice.py --dataset mnist --epochs 100
+    python gen/nice.py --dataset mnist --epochs 100 --batch-size 250 --layers 5 --hidden 1000
 
 A coupling layer keeps one half of x and adds m(kept half) to the other, where m is any network: the inverse subtracts
 the same shift, and the Jacobian is triangular with ones on its diagonal. The halves swap roles from layer to layer; a
@@ -70,15 +70,15 @@ class Args:
     """where MNIST is kept"""
     epochs: PositiveInt = 30
     """passes over the training set"""
-    batch_size: PositiveInt = 250
+    batch_size: PositiveInt = 20
     """images per update"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate, annealed to 0"""
     couplings: PositiveInt = 4
     """coupling layers"""
-    layers: PositiveInt = 5
+    layers: PositiveInt = 3
     """hidden layers of each coupling's network m"""
-    hidden: PositiveInt = 1000
+    hidden: PositiveInt = 300
     """units of each hidden layer"""
 
 
