@@ -7,14 +7,21 @@ tests/scripts/<file>.toml lists the mutations of a script: a text that occurs ex
 A mutant that survives shows a hole in the tests. Prints each outcome; exit status 1 if one survives.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import gymnasium  # noqa: F401  what the scripts need, before the forks
+import matplotlib.figure  # noqa: F401
+import pytest
+import torch  # noqa: F401
+import tyro  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,16 +33,25 @@ def run_tests(script: Path, text: str) -> str:
             shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         Path(folder, script).write_text(text)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
-        command.append(f"tests/test_{script.stem}.py")
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"TMPDIR": folder}
-        try:
-            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=300, check=False)
-        except subprocess.TimeoutExpired:
+        process = multiprocessing.get_context("fork").Process(target=pytest_in, args=(folder, script.stem))
+        process.start()  # a fork, because importing torch takes longer than most tests
+        process.join(timeout=300)
+        if process.exitcode is None:
+            process.kill()
             return "failed"  # a mutant that hangs is noticed
-    if done.returncode > 1:  # pytest was interrupted, found no tests, or could not import them
-        return done.stdout.decode()[-2000:]
-    return "failed" if done.returncode else "passed"
+        if process.exitcode > 1:  # pytest was interrupted, found no tests, or could not import them
+            return Path(folder, "output").read_text()[-2000:]
+        return "failed" if process.exitcode else "passed"
+
+
+def pytest_in(folder: str, name: str):
+    """Run the tests of a script in a copy of the project; the exit status is pytest's."""
+    os.chdir(folder)
+    os.environ |= {"TMPDIR": folder}
+    tempfile.tempdir = folder
+    sys.path[0] = folder
+    with open("output", "w") as output, redirect_stdout(output), redirect_stderr(output):
+        sys.exit(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/test_{name}.py"]))
 
 
 def main(names: list[str]) -> int:
