@@ -32,11 +32,6 @@ margin='--adapt-margin 0.05 --adapt-max-steps 10000'
 humanoid="--env-id Humanoid --total-timesteps 1000000 --num-envs 10 --group-size 5 $one_core"
 actors='--total-timesteps 200000 --num-envs 80 --group-size 5 --num-steps 250'
 
-# four ways to search
-searches='--search {simple,tree,tree,td}'
-bonus='--exploration {1.4,0,1.4,1.4}'
-connect='--env-id connect-four --opponent uct --total-episodes 200'
-
 # temporal differences: the book's random walks, its step sizes and finer ones
 walk5='--env-id walk-5 --num-runs 500 --total-episodes 100'
 walk19='--env-id walk-19 --num-runs 500 --total-episodes 10'
@@ -156,20 +151,20 @@ random-v1 | 1-5 | 1 | python algos/random_search.py --num-runs 20000 --num-envs 
 
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
 hill-plain         | 1-3 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
-hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py --noise-growth {0.01,0.1}
-hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py --episodes-per-update 5
-hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py --noise {0.03,0.3,3}
+hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise-growth {0.01,0.1}
+hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --episodes-per-update 5
+hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise {0.03,0.3,3}
 
 # beside them, the post's policy gradient
-hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py
+hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100 --num-envs 100
 
 # the return over one weight, where a trial is stuck
 hill-plateau       | 1 | 1 | python benchmarks/plateau.py
 
 # the same pole with observations that mean nothing beside its four
-hill-wide-{random,growth,gradient}-16  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 16 --method {random,growth,gradient}
-hill-wide-{random,growth,gradient}-64  | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 64 --method {random,growth,gradient}
-hill-wide-{random,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole.py --num-inputs 256 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-16  | 1 | 1 | python benchmarks/wide_cartpole.py --num-runs 60 --num-inputs 16 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-64  | 1 | 1 | python benchmarks/wide_cartpole.py --num-runs 60 --num-inputs 64 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole.py --num-runs 60 --num-inputs 256 --method {random,growth,gradient}
 
 [reinforce]
 
@@ -205,19 +200,25 @@ ng-parameters-$parameter_sizes  | 1-5 | 1 | python algos/natural_gradient.py --m
 ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --damping 0.01 --metric {kl,scores,parameters} --step-size {0.005,0.005,0.05}
 ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters} --step-size {0.005,0.05}
 
+# a classifier by plain and natural gradient
+ng-classifier                   | 1   | 1 | python benchmarks/classifier_natural_gradient.py
+
 [mcts]
 
-# simple search, the post's rule, UCT and TD search at equal simulations
-mcts-tictactoe-{simple,post,uct,td}    | 1-3 | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 $searches $bonus
-mcts-maze-{simple,post,uct,td}         | 1-3 | 1 | python benchmarks/exact_maze.py --simulations 10 30 100 300 $searches --exploration {0.05,0,0.05,0.05}
-mcts-connect-30-{simple,post,uct,td}   | 1 | 1 | python algos/mcts.py $connect --simulations 30 --opponent-simulations 30 $searches $bonus
-mcts-connect-100-{simple,post,uct,td}  | 1 | 1 | python algos/mcts.py $connect --simulations 100 --opponent-simulations 100 $searches $bonus
+# simple search, a greedy tree and UCT at equal simulations; UCT against simple search
+mcts-tictactoe-{simple,greedy,uct} | 1-10 | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 --search {simple,uct,uct} --exploration {1.4,0,1.4}
+mcts-connect-{10,30,100,300}       | 1 | 1 | python algos/mcts.py --env-id connect-four --opponent simple --total-episodes 200 --simulations {10,30,100,300}
 
 # beside open_spiel: simulations per second of one tree, and 1,000 games of Connect Four at equal simulations
 openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py
-mcts-batched-speed | 1-3 | all | python algos/mcts_batched.py --num-runs 512 --total-episodes 512 --simulations 100
-mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
 openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 100 --exploration 1.4
+
+[mcts_batched]
+
+# simulations per second over the number of positions, beside mctx
+mcts-batched-tictactoe-{16,64,256,1024} | 1-3 | all | python algos/mcts_batched.py --simulations 100 --total-episodes {32,128,512,2048}
+mcts-batched-connect-{16,64,256,1024}   | 1-3 | all | python algos/mcts_batched.py --simulations 100 --env-id connect-four --total-episodes {32,128,512,2048}
+mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
 
 [dqn]
 
