@@ -1,0 +1,408 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "gymnasium[classic-control,mujoco]>=1.1", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
+#     "tyro>=0.9", "wandb",
+# ]
+# ///
+"""Proximal policy optimization (PPO): several epochs of minibatch gradient steps on a clipped surrogate.
+
+    python algos/ppo.py --env-id Reacher --gamma 0.95
+    python algos/ppo.py --env-id Hopper --total-timesteps 1000000
+
+The surrogate objective is valid only near the old policy. TRPO stays near by a bound on the KL divergence, which takes
+second derivatives and a line search; PPO clips the probability ratio instead: once an action has become more or less
+likely by 20 % in the direction of its advantage, it has no gradient any more. So plain Adam can make many steps per
+batch.
+
+Schulman et al. 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347): equation 7, algorithm 1.
+Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
+equations 10 and 16.
+
+Differences from the paper
+1. Policy and critic share no layers and have optimizers of their own. The critic learns standardized returns, and
+   observations are standardized by running moments.
+2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections import deque
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers.utils import RunningMeanStd
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import nn
+from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
+from tqdm import tqdm
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args:
+    exp_name: str = Path(__file__).stem
+    """name of the experiment"""
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
+    cuda: bool = False
+    """use a GPU if there is one; these networks are too small to gain from it"""
+    track: bool = False
+    """log to Weights & Biases as well"""
+    wandb_project_name: str = "classics"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases team"""
+    capture_video: bool = False
+    """record an episode of the trained policy"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
+
+    env_id: str = "Reacher-v5"
+    """Gymnasium environment with flat observations; without a version, the newest"""
+    total_timesteps: PositiveInt = 500_000
+    """environment steps"""
+    num_envs: PositiveInt = 16
+    """environments, stepped together"""
+    num_steps: PositiveInt = 128
+    """steps of each environment per update"""
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """discount factor"""
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """lambda of generalized advantage estimation"""
+    log_std_init: Annotated[float, Field(ge=-5, le=5)] = -1.0
+    """initial log standard deviation of continuous actions"""
+    value_learning_rate: PositiveFloat = 3e-3
+    """Adam's learning rate for the critic"""
+    value_epochs: PositiveInt = 10
+    """passes of the critic over a batch"""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's initial learning rate for the policy, annealed linearly to 0"""
+    update_epochs: PositiveInt = 10
+    """passes of the policy over a batch"""
+    minibatch_size: PositiveInt = 256
+    """samples per gradient step of the policy"""
+    clip_coef: PositiveFloat = 0.2
+    """the probability ratio is clipped to 1 - clip_coef ... 1 + clip_coef"""
+
+
+# --- the policy and the critic ---------------------------------------------------------------
+
+
+class Standardize(nn.Module):
+    """x [..., *shape] in standard deviations from the running mean, clipped at 10."""
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.moments = RunningMeanStd(shape=shape)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def update(self, x: torch.Tensor):
+        self.moments.update(x.numpy(force=True))
+        self.mean.copy_(torch.as_tensor(self.moments.mean))
+        self.std.copy_(torch.as_tensor(self.moments.var + 1e-8).sqrt())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x.to(self.mean) - self.mean) / self.std).clamp(-10, 10)
+
+
+class Policy(nn.Module):
+    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+
+    def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full(action_space.shape, log_std_init)) if action_space.shape else None
+        outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
+        hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+        self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
+        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+
+    def forward(self, obs: torch.Tensor) -> Distribution:
+        if self.log_std is None:
+            return Categorical(logits=self.net(obs))
+        return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
+
+
+class Critic(nn.Module):
+    """obs [..., obs] -> values [...]; the network learns standardized returns, whatever their scale."""
+
+    def __init__(self, standardize: Standardize, obs_dim: int):
+        super().__init__()
+        hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+        self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
+        self.standardize_returns = Standardize()
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return self.net(obs).squeeze(-1) * self.standardize_returns.std + self.standardize_returns.mean
+
+    def fit(self, optimizer: torch.optim.Optimizer, obs: torch.Tensor, returns: torch.Tensor, epochs: int):
+        """Least squares on minibatches of 256: obs [n, obs], returns [n]."""
+        self.standardize_returns.update(returns)
+        targets = self.standardize_returns(returns)
+        for _ in range(epochs):
+            for idx in torch.randperm(len(obs), device=obs.device).split(256):
+                loss = F.mse_loss(self.net(obs[idx]).squeeze(-1), targets[idx])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+
+def gae(rewards, values, next_values, terminations, dones, gamma: float, gae_lambda: float) -> torch.Tensor:
+    """Generalized advantage estimation (Schulman et al. 2016, equation 16): five tensors [time, envs] -> [time, envs].
+
+    next_values are of the observations before any reset, so a truncated episode is bootstrapped, a terminated one not.
+    """
+    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 10
+    advantages, running = torch.empty_like(delta), torch.zeros_like(delta[0])
+    for t in reversed(range(len(delta))):
+        running = delta[t] + gamma * gae_lambda * (1 - dones[t]) * running
+        advantages[t] = running
+    return advantages
+
+
+# --- the clipped surrogate -------------------------------------------------------------------
+
+
+def clipped_surrogate(ratio: torch.Tensor, advantages: torch.Tensor, clip_coef: float) -> torch.Tensor:
+    """The objective to maximize (equation 7): ratios pi_new / pi_old [n], advantages [n] -> mean."""
+    return torch.min(ratio * advantages, ratio.clamp(1 - clip_coef, 1 + clip_coef) * advantages).mean()
+
+
+def ppo_step(policy: Policy, optimizer, obs, actions, advantages, args: Args) -> dict:
+    """Epochs of minibatches (algorithm 1): obs [n, obs], actions [n, ...], advantages [n]. Returns losses/*."""
+    with torch.no_grad():
+        old = policy(obs)
+        old_log_probs = old.log_prob(actions)
+    for _ in range(args.update_epochs):
+        for idx in torch.randperm(len(obs), device=obs.device).split(args.minibatch_size):
+            ratio = (policy(obs[idx]).log_prob(actions[idx]) - old_log_probs[idx]).exp()
+            loss = -clipped_surrogate(ratio, advantages[idx], args.clip_coef)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+            optimizer.step()
+    with torch.no_grad():
+        new = policy(obs)
+        ratio = (new.log_prob(actions) - old_log_probs).exp()
+    return {
+        "losses/surrogate_gain": (ratio * advantages).mean().item() - advantages.mean().item(),
+        "losses/kl": kl_divergence(old, new).mean().item(),
+        "losses/clip_fraction": ((ratio - 1).abs() > args.clip_coef).float().mean().item(),
+        "losses/entropy": old.entropy().mean().item(),
+    }
+
+
+# --- environments ----------------------------------------------------------------------------
+
+
+def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gym.vector.VectorEnv:
+    """Environments that reset in the step that ends an episode; with a folder, a video of the first episode."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a display
+
+    options = {"render_mode": "rgb_array"} if args.capture_video else {}
+
+    def make(i: int) -> gym.Env:
+        env = gym.make(args.env_id, **options)
+        if video_folder and i == 0:
+            env = gym.wrappers.RecordVideo(env, str(video_folder), episode_trigger=lambda episode: episode == 0)
+        env = gym.wrappers.RecordEpisodeStatistics(env)
+        return gym.wrappers.ClipAction(env) if isinstance(env.action_space, Box) else env
+
+    try:
+        env_fns = [partial(make, i) for i in range(num_envs)]
+        envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        if args.capture_video:
+            envs.reset()
+            envs.envs[0].render()  # fails now and not after the training
+    except Exception as error:  # an environment may raise anything
+        raise UsageError(f"--env-id {args.env_id}: {error}") from None
+    shapes = [space.shape for space in (envs.single_observation_space, envs.single_action_space)]
+    if len(shapes[0] or ()) != 1 or not (isinstance(envs.single_action_space, Discrete) or len(shapes[1] or ()) == 1):
+        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and discrete or flat continuous actions")
+    return envs
+
+
+@torch.no_grad()
+def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
+    """num_steps of each environment, which is at obs: the obs afterwards, the batch, and the episodes that ended.
+
+    The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
+    """
+    steps, episodes = [], []
+    for _ in range(num_steps):
+        actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
+        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        final_obs, dones = next_obs.copy(), terminations | truncations
+        if dones.any():  # next_obs is a new episode's first
+            final_obs[dones] = np.stack(infos["final_obs"][dones])
+            episode = infos["final_info"]["episode"]
+            episodes += zip(episode["r"][dones], episode["l"][dones], strict=True)  # return and length
+        steps.append((obs, actions, rewards, final_obs, terminations, dones))
+        obs = next_obs
+    device = next(policy.parameters()).device
+    batch = [torch.as_tensor(np.stack(x), dtype=torch.float32, device=device) for x in zip(*steps, strict=True)]
+    return obs, batch, episodes
+
+
+@torch.no_grad()
+def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
+    """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
+    obs, _ = envs.reset(seed=seeds.tolist())
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    for _ in range(10_000):  # some environments never end
+        obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
+        returns += rewards * running
+        running &= ~(terminations | truncations)
+        if not running.any():
+            break
+    return returns
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def train(args: Args) -> dict:
+    """Train; returns the last row of metrics.csv."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(args.seed)
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    envs = make_envs(args, args.num_envs)
+    obs_dim = envs.single_observation_space.shape[0]
+    standardize = Standardize(obs_dim)
+    policy = Policy(standardize, obs_dim, envs.single_action_space, args.log_std_init).to(device)
+    critic = Critic(standardize, obs_dim).to(device)
+    policy_optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate)
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
+    run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
+    next_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
+    last_returns = deque(maxlen=100)
+
+    with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
+        while global_step < args.total_timesteps:
+            next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+            obs, actions, rewards, final_obs, terminations, dones = batch
+            with torch.no_grad():
+                values, next_values = critic(obs), critic(final_obs)
+            advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
+            obs, actions, values, advantages = (x.flatten(0, 1) for x in (obs, actions, values, advantages))
+            returns = values + advantages
+            std, mean = torch.std_mean(advantages, correction=0)
+            policy_optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - global_step / args.total_timesteps)
+            losses = ppo_step(policy, policy_optimizer, obs, actions, (advantages - mean) / (std + 1e-8), args)
+            critic.fit(critic_optimizer, obs, returns, args.value_epochs)
+            standardize.update(obs)
+
+            global_step += len(obs)
+            last_returns.extend(episode[0] for episode in episodes)
+            residual_var, return_var = advantages.var(correction=0), returns.var(correction=0)
+            row = {
+                "global_step": global_step,
+                "charts/episodic_return": np.mean([r for r, _ in episodes]) if episodes else None,
+                "charts/episodic_return_100": np.mean(last_returns) if last_returns else None,
+                "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
+                "charts/SPS": global_step / (time.perf_counter() - start),
+                **losses,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 0 else None,
+            }
+            run.log(row)
+            bar.update(len(obs))
+            bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
+
+    envs.close()
+    torch.save({"policy": policy.state_dict(), "critic": critic.state_dict()}, run.dir / "model.pt")
+    save_curve(run, "charts/episodic_return_100")
+    envs = make_envs(args, 100, run.dir / "videos" if args.capture_video else None)
+    returns = evaluate(envs, policy, rng.integers(2**31, size=100))
+    envs.close()
+    run.close("curve.png")
+    print(f"return {returns.mean():.1f} +- {returns.std():.1f} (100 episodes, deterministic actions): {run.dir}")
+    return row | {"eval/episodic_return": returns.mean()}
+
+
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 20 else "")
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.set_title(run.dir.name, parse_math=False)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
+
+
+if __name__ == "__main__":
+    try:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None
