@@ -24,13 +24,14 @@ one_core='--num-actors 1 --torch-threads 1'
 # RL Zoo's settings for TRPO on MuJoCo, which gave sb3-contrib's published returns
 zoo='--total-timesteps 1000000 --num-envs 2 --num-steps 1024 --gae-lambda 0.95 --cg-steps 25 --critic-updates 20'
 # the post's experiments: ten environments, whose steps add up to 1,000, 5,000 or 20,000 an update
-post='--env-id {Reacher,Swimmer,HalfCheetah} --total-timesteps {1000000,2000000,3000000}'
-post="$post --num-envs 10 --group-size 5 $one_core"
+post='--env-id {Reacher,Swimmer,HalfCheetah}-v5 --gamma {0.95,0.99,0.99} --total-timesteps {1000000,2000000,3000000}'
+post="$post --num-envs 10"
+again='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 300000 --num-envs 10'
 adapt='--num-steps 100 --max-kl 0.001 --adapt'
-freely='--adapt-margin 0 --adapt-max-steps 20000'
-margin='--adapt-margin 0.05 --adapt-max-steps 10000'
-humanoid="--env-id Humanoid --total-timesteps 1000000 --num-envs 10 --group-size 5 $one_core"
-actors='--total-timesteps 200000 --num-envs 80 --group-size 5 --num-steps 250'
+margin='--adapt-margin 0.05'
+humanoid='--env-id Humanoid-v5 --total-timesteps 1000000 --num-envs 10'
+reacher='--env-id Reacher-v5 --gamma 0.95 --num-actors 2'
+actors='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000 --num-envs 80 --num-steps 250'
 
 # temporal differences: the book's random walks, its step sizes and finer ones
 walk5='--env-id walk-5 --num-runs 500 --total-episodes 100'
@@ -60,8 +61,6 @@ decision='--dataset mnist'
 
 # generative models: MNIST with the settings of PyTorch's example, and those of Burda et al. for any number of epochs
 mnist='--dataset mnist --torch-threads 1'
-nvp_plane='--torch-threads 1 --batch-size 1000 --couplings 24 --max-grad-norm 5'
-nvp_small='--dataset cifar10 --torch-threads 1 --batch-size 16 --flip --no-anneal-lr'
 vaegan='--torch-threads 1 --bf16'
 gan_mnist="$mnist --bf16 --epochs 6.1 --log-every 286"
 infogan='--codes 10 --continuous-codes 2 --latent-dim 62 --learning-rate 0.0002 --generator-learning-rate 0.001'
@@ -99,47 +98,52 @@ trpo-v4-{swimmer,hopper,walker2d,ant} | 1-3 | 1 | python algos/trpo.py --env-id 
 sb3-envs-{hopper,walker2d,ant} | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id {Hopper,Walker2d,Ant}-v5 $zoo
 sb3-envs-swimmer | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id Swimmer-v5 $zoo --gamma 0.9999
 
+[trpo_parallel]
+
 # the post's experiments: steps per update, KL bound, adaptation without and with a margin, value function
-trpo-post-{reacher,swimmer,halfcheetah}-steps1000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 100 --max-kl 0.001
-trpo-post-{reacher,swimmer,halfcheetah}-steps5000           | 1-2 | 1 | python algos/trpo.py $post --num-steps 500 --max-kl 0.001
-trpo-post-{reacher,swimmer,halfcheetah}-steps20000          | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.001
-trpo-post-{reacher,swimmer,halfcheetah}-kl005               | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.005
-trpo-post-{reacher,swimmer,halfcheetah}-kl010               | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.01
-trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps         | 1-2 | 1 | python algos/trpo.py $post $adapt steps $freely
-trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl            | 1-2 | 1 | python algos/trpo.py $post $adapt kl $freely
-trpo-post-{reacher,swimmer,halfcheetah}-adapt-both          | 1-2 | 1 | python algos/trpo.py $post $adapt both $freely
-trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps-margin  | 1-2 | 1 | python algos/trpo.py $post $adapt steps $margin
-trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl-margin     | 1-2 | 1 | python algos/trpo.py $post $adapt kl $margin
-trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python algos/trpo.py $post $adapt both $margin
-trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo.py $post --num-steps 2000 --max-kl 0.001 --value linear
+trpo-post-{reacher,swimmer,halfcheetah}-steps1000           | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 100 --max-kl 0.001
+trpo-post-{reacher,swimmer,halfcheetah}-steps5000           | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 500 --max-kl 0.001
+trpo-post-{reacher,swimmer,halfcheetah}-steps20000          | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.001
+trpo-post-{reacher,swimmer,halfcheetah}-kl005               | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.005
+trpo-post-{reacher,swimmer,halfcheetah}-kl010               | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.01
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps         | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt steps
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl            | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt kl
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-both          | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt both
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps-margin  | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt steps $margin
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl-margin     | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt kl $margin
+trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt both $margin
+trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.001 --value linear
+
+# the first 300,000 steps of two of them, to compare versions of the code
+trpo-again-reacher-steps1000  | 1 | 1 | python algos/trpo_parallel.py $again --num-steps 100 --max-kl 0.001
+trpo-again-reacher-adapt-both | 1 | 1 | python algos/trpo_parallel.py $again $adapt both
 
 # the post's open question
-trpo-humanoid-none  | 1-3 | 1 | python algos/trpo.py $humanoid --num-steps 500 --max-kl 0.01
-trpo-humanoid-both  | 1-3 | 1 | python algos/trpo.py $humanoid $adapt both $margin
+trpo-humanoid-none  | 1-3 | 1 | python algos/trpo_parallel.py $humanoid --num-steps 500 --max-kl 0.01
+trpo-humanoid-both  | 1-3 | 1 | python algos/trpo_parallel.py $humanoid $adapt both $margin
 
 # speed, side by side: steps per second at a batch of 4,992, and what the environment itself allows. Two passes of the
-# value network over this batch are as many gradient steps as the default's five over its 2,048 (the peers make ten or
+# value network over this batch are as many gradient steps as five over the default's 2,048 (the peers make ten or
 # twenty passes, their defaults)
 raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
-trpo-speed-reacher      | 1-3 | all | python algos/trpo.py --env-id Reacher --total-timesteps 300000 --num-envs 16 --num-steps 312 --value-epochs 2
+trpo-speed-reacher      | 1-3 | all | python algos/trpo_parallel.py $reacher --total-timesteps 300000 --num-envs 16 --num-steps 312 --value-epochs 2
 sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
-trpo-to5-ours    | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 400000
-trpo-to5-careful | 1-5 | all | python algos/trpo.py --env-id Reacher --total-timesteps 400000 --value-epochs 10 --cg-damping 0.5 --fisher-stride 1
+trpo-to5-ours    | 1-5 | all | python algos/trpo_parallel.py $reacher --total-timesteps 200000
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
 sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 sb3-to5-same-kl  | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.015 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 tianshou-to5     | 1-2 | all | python benchmarks/peers/tianshou_trpo.py --stop-return -5
-trpo-post-start  | 1-2 | all | python algos/trpo.py --env-id Reacher --total-timesteps 4000000 --num-envs 10 --group-size 5 --num-steps 2000 --num-actors 1 --max-kl 0.001 --log-std-init 0
+trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 
 # seconds per update of 20,000 steps, over the number of actors
-trpo-actors-1   | 1 | all | python algos/trpo.py --env-id Reacher $actors --num-actors 1
-trpo-actors-2   | 1 | 2+  | python algos/trpo.py --env-id Reacher $actors --num-actors 2
-trpo-actors-4   | 1 | 4+  | python algos/trpo.py --env-id Reacher $actors --num-actors 4
-trpo-actors-8   | 1 | 8+  | python algos/trpo.py --env-id Reacher $actors --num-actors 8
-trpo-actors-16  | 1 | 16+ | python algos/trpo.py --env-id Reacher $actors --num-actors 16
+trpo-actors-1   | 1 | all | python algos/trpo_parallel.py $actors --num-actors 1
+trpo-actors-2   | 1 | 2+  | python algos/trpo_parallel.py $actors --num-actors 2
+trpo-actors-4   | 1 | 4+  | python algos/trpo_parallel.py $actors --num-actors 4
+trpo-actors-8   | 1 | 8+  | python algos/trpo_parallel.py $actors --num-actors 8
+trpo-actors-16  | 1 | 16+ | python algos/trpo_parallel.py $actors --num-actors 16
 
 [random_search]
 
@@ -286,8 +290,9 @@ sl-blackjack             | 1 | 1 | python benchmarks/blackjack.py
 
 [tile_coding]
 
-# mountain car
-tiles-car                | 1-2 | 1 | python algos/tile_coding.py
+# MountainCar-v0 with three kinds of trace; the same without Gymnasium's time limit, as in Figure 12.11
+tiles-car-{replacing,clearing,accumulating}  | 1 | 1 | python algos/tile_coding.py --num-runs 50 --trace {replacing,clearing,accumulating} --learning-rate {0.5,0.5,0.1}
+tiles-book-{replacing,clearing,accumulating} | 1 | 1 | python algos/tile_coding.py --num-runs 50 --trace {replacing,clearing,accumulating} --learning-rate {0.5,0.5,0.1} --max-steps 10000 --total-episodes 20 --eval-episodes 1
 
 [td_lambda]
 
@@ -407,16 +412,18 @@ nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidd
 
 [realnvp]
 
-# densities in the plane whose entropy is known; those with holes and gaps take twice the couplings
-realnvp-moons                       | 1-3 | 1 | python gen/realnvp.py --dataset moons --torch-threads 1
-realnvp-{rings,spirals,gaussians}   | 1-3 | 1 | python gen/realnvp.py --dataset {rings,spirals,gaussians} $nvp_plane --epochs {60,60,120}
-
-# CIFAR-10: bits per dimension and pictures per second beside chrischute/real-nvp, at two sizes; then the paper's size
-realnvp-cifar10-{float32,bf16}  | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py $nvp_small --epochs 0.112 --log-every 50 --eval-images 500 {,--bf16}
-realnvp-large-{float32,bf16}    | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py $nvp_small --channels 64 --blocks 8 --epochs 0.0025 --log-every 4 --eval-images 4 {,--bf16}
+# CIFAR-10: bits per dimension and images per second beside chrischute/real-nvp, at two sizes; then the paper's size
+realnvp-cifar10-{float32,bf16}  | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py --dataset cifar10 {,--bf16}
+realnvp-large-{float32,bf16}    | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py --dataset cifar10 --channels 64 --blocks 8 --updates 8 --log-every 4 --eval-images 4 {,--bf16}
 chrischute-small                | 1 | all | python benchmarks/peers/chrischute_realnvp.py --channels 32 --blocks 2
 chrischute-large                | 1 | all | python benchmarks/peers/chrischute_realnvp.py --updates 8 --log-every 1 --eval-images 4
-realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifar10 --cuda --channels 64 --blocks 8 --batch-size 64 --flip --no-anneal-lr --epochs 100
+realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifar10 --channels 64 --blocks 8 --batch-size 64 --updates 80000 --log-every 1000 --eval-images 10000
+
+[flow_2d]
+
+# densities in the plane that are known; those with holes and gaps take twice the couplings
+flow-moons                      | 1-3 | 1 | python gen/flow_2d.py
+flow-{rings,spirals,gaussians}  | 1-3 | 1 | python gen/flow_2d.py --dataset {rings,spirals,gaussians} --couplings 24 --batch-size 1000 --max-grad-norm 5 --updates {3000,3000,6000}
 
 [vae_gan]
 
