@@ -1,253 +1,160 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "gymnasium[classic-control,mujoco]>=1.1",
-#     "matplotlib>=3.8",
-#     "mujoco>=3.1.5",
-#     "numpy>=1.26",
-#     "pillow>=10",
-#     "torch>=2.4",
-#     "tqdm>=4.66",
-#     "tyro>=0.9",
-#     "wandb>=0.18",
+#     "gymnasium[classic-control,mujoco]>=1.1", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
+#     "tyro>=0.9", "wandb",
 # ]
 # ///
-"""REINFORCE: play, and make what was followed by a high return more likely.
+"""REINFORCE: the Monte-Carlo policy gradient, with credit assignment and baselines that reduce its variance.
 
     python algos/reinforce.py --env-id CartPole-v1
-    python algos/reinforce.py --env-id aliased-gridworld --policy linear --gamma 0.9 --learning-rate 0.05
-    python algos/reinforce.py --env-id InvertedPendulum-v5 --credit return --baseline mean
+    python algos/reinforce.py --credit return --baseline none
+    python algos/reinforce.py --env-id InvertedPendulum-v5
 
-Returns jump where a game is won or lost; but the expected return of a policy that acts at random is smooth, and its
-gradient needs no model of the game: it is the mean of return times score, the gradient of the log-probability of what
-was done. Two things make it less noisy without moving its mean: actions answer only for the rewards that come after
-them (--credit reward-to-go), and returns are compared with what was to be expected (--baseline).
+The gradient of the expected return is the expectation of return times score, the gradient of log pi(a|s). It needs no
+model of the environment and no differentiable reward. Two changes reduce the variance and leave the expectation as it
+is: an action is credited only with the rewards that follow it (--credit reward-to-go), and what is to be expected
+anyway is subtracted (--baseline).
 
-Expect CartPole-v1 at 475, mean of the last 100 training episodes, after 67,000 to 88,000 steps or 270 to 350 episodes
-(5 seeds), in seconds on a CPU core. In the gridworld, where two cells look alike, it learns to toss a coin there, and
-gets 0.75 where the best deterministic policy gets 0.54 and a coin at its best 0.77.
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 1.
+Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, section 13.4: the value function as baseline.
 
-Papers
-    Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
-    Jimmy Ba, CSC413/2516, lecture 10 (the lecture): REINFORCE, reward-to-go, baselines.
-    Kevin Frans 2016, on policies (the post): credit by reward-to-go, the gridworld with two cells that look alike.
-
-Differences from the lecture
-    1. A batch is one whole episode of each environment, and its gradient goes through Adam.
-    2. With --gamma below 1 later rewards count less. Of --credit return that is the discounted return's gradient;
-       reward-to-go counts from the action on, as everybody does, and so forgets that a late action matters less.
-    3. --baseline mean leaves the rollout's own return out: that would shrink the gradient by a share of 1 / num_envs.
-    4. An episode ends at its time limit: that is the lecture's horizon, and nothing is estimated beyond it.
-    5. The value network sees how many steps have passed, too: before the time limit there is less to come.
+Differences from Williams
+1. A batch is one episode of each environment, and its gradient goes through Adam.
+2. With --gamma below 1 reward-to-go discounts from the action on and so gives late actions the weight of early ones,
+   as is usual; --credit return is the gradient of the discounted return.
+3. Observations are standardized by running moments; the critic learns standardized returns.
+4. A truncated episode ends there: a Monte-Carlo return estimates nothing beyond it. actor_critic.py bootstraps.
 """
 
 import csv
-import importlib.util
-import itertools
 import json
 import math
 import os
-import pickle
+import re
 import sys
 import time
-import warnings
 from collections import deque
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
 from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers.utils import RunningMeanStd
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
 from tqdm import tqdm
 
-CPU = torch.device("cpu")
-GRIDWORLD = "aliased-gridworld"
 
-
-class UsageError(ValueError):
-    """The arguments cannot work: the message names the flag and says what would."""
-
-
-@dataclass
+@dataclass(config={"allow_inf_nan": False})
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: int = 1
-    """seeds networks, actions and episodes; the same seed gives the same curve"""
-    torch_deterministic: bool = True
-    """let PyTorch use deterministic algorithms only"""
-    torch_threads: int = 1
-    """threads of the learner: these networks are too small to share. They decide a curve's last bits"""
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
     cuda: bool = False
-    """learn on a GPU if there is one; acting stays on the CPU"""
-    run_dir: Path | None = None
-    """where results go: a folder without a run in it (default: a new one under runs/)"""
+    """use a GPU if there is one; these networks are too small to gain from it"""
     track: bool = False
-    """also log to Weights & Biases"""
+    """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
-    """the Weights & Biases project"""
+    """Weights & Biases project"""
     wandb_entity: str | None = None
-    """the Weights & Biases team"""
+    """Weights & Biases team"""
     capture_video: bool = False
-    """play one episode of the trained policy and save it as episode.gif"""
-    resume: Path | None = None
-    """go on with the run in this folder, under its own arguments: no other flag may stand beside"""
-    evaluate: Path | None = None
-    """score the policy of the run in this folder over 100 episodes: no other flag may stand beside"""
+    """record an episode of the trained policy"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
 
     env_id: str = "CartPole-v1"
-    """aliased-gridworld, or a Gymnasium environment with flat observations; without a version, the newest"""
-    total_timesteps: int = 200_000
-    """environment steps to train for; the update that reaches it is finished"""
-    num_envs: int = 8
-    """environments, stepped together: each plays one episode per update"""
-    gamma: float = 0.99
-    """discount per step, in (0, 1]"""
+    """Gymnasium environment with flat observations; without a version, the newest"""
+    total_timesteps: PositiveInt = 200_000
+    """environment steps"""
+    num_envs: Annotated[int, Field(ge=2)] = 8
+    """environments, stepped together; each plays one episode per update"""
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """discount factor"""
     credit: Literal["return", "reward-to-go"] = "reward-to-go"
-    """what an action answers for: all rewards of its episode, or those that came after it"""
+    """what an action is credited with: all rewards of its episode, or those that follow the action"""
     baseline: Literal["none", "mean", "value"] = "value"
-    """what it is compared with: nothing, what the other environments' episodes got, or a learned value of the state"""
-    policy: Literal["linear", "mlp"] = "mlp"
-    """one layer, or two tanh layers of 64 units below it"""
-    learning_rate: float = 0.005
-    """Adam step of the policy"""
-    log_std_init: float = -0.5
-    """first log standard deviation of continuous actions"""
-    value_units: tuple[int, ...] = (64, 64)
-    """tanh units in each layer of the value network"""
-    value_learning_rate: float = 0.01
-    """Adam step of the value network"""
-    value_epochs: int = 10
-    """gradient steps of the value network on each batch"""
-    checkpoint_every: int = 50
-    """updates between checkpoints"""
-
-    def __post_init__(self):
-        for name in ["total_timesteps", "num_envs", "value_epochs", "checkpoint_every", "torch_threads"]:
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-        for name in ["learning_rate", "value_learning_rate"]:
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"--{name.replace('_', '-')} must be positive")
-        if not self.value_units or min(self.value_units) < 1:
-            raise UsageError("--value-units must be numbers of at least 1, such as 64 64")
-        if not 0 < self.gamma <= 1:
-            raise UsageError("--gamma must lie in (0, 1]")
-        if self.baseline == "mean" and self.num_envs < 2:
-            raise UsageError("--num-envs must be at least 2 with --baseline mean, which asks the other environments")
-        if self.env_id == GRIDWORLD and (self.gamma == 1 or self.capture_video):
-            raise UsageError(
-                f"--env-id {GRIDWORLD}: needs --gamma below 1, for who is stuck there is stuck forever, "
-                "and has no picture for --capture-video"
-            )
-        if self.seed < 0 or not abs(self.log_std_init) < 20:
-            raise UsageError("--seed must not be negative, --log-std-init within 20 of 0")
+    """what is subtracted: nothing, the mean return of the other environments, or a learned value function"""
+    log_std_init: Annotated[float, Field(ge=-5, le=5)] = -1.0
+    """initial log standard deviation of continuous actions"""
+    learning_rate: PositiveFloat = 5e-3
+    """Adam's learning rate for the policy"""
 
 
-# --- the policy and the value function -------------------------------------------------------
+# --- the policy and the critic ---------------------------------------------------------------
 
 
-def mlp(sizes: list[int], last_std: float, generator: torch.Generator) -> nn.Sequential:
-    """Linear layers with tanh between them; orthogonal weights, the last layer's scaled by last_std."""
-    layers = []
-    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
-        linear = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
-        last = i == len(sizes) - 2
-        nn.init.orthogonal_(linear.weight, last_std if last else math.sqrt(2), generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.Tanh()]
-    return nn.Sequential(*layers)
+class Standardize(nn.Module):
+    """x [..., *shape] in standard deviations from the running mean, clipped at 10."""
 
-
-class GaussianPolicy(nn.Module):
-    """Diagonal Gaussian whose mean a network gives and whose log standard deviation is the same in every state.
-
-    forward: obs [n, obs] -> distribution parameters [n, 2 * actions], the means and then the log standard deviations.
-    """
-
-    def __init__(self, sizes: list[int], log_std_init: float, generator: torch.Generator):
+    def __init__(self, *shape: int):
         super().__init__()
-        self.net = mlp(sizes, 0.01, generator)
-        self.log_std = nn.Parameter(torch.full((sizes[-1],), float(log_std_init)))
+        self.moments = RunningMeanStd(shape=shape)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def update(self, x: torch.Tensor):
+        self.moments.update(x.numpy(force=True))
+        self.mean.copy_(torch.as_tensor(self.moments.mean))
+        self.std.copy_(torch.as_tensor(self.moments.var + 1e-8).sqrt())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x.to(self.mean) - self.mean) / self.std).clamp(-10, 10)
+
+
+class Policy(nn.Module):
+    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+
+    def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full(action_space.shape, log_std_init)) if action_space.shape else None
+        outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
+        hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+        self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
+        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+
+    def forward(self, obs: torch.Tensor) -> Distribution:
+        if self.log_std is None:
+            return Categorical(logits=self.net(obs))
+        return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
+
+
+class Critic(nn.Module):
+    """obs [..., obs] -> values [...]; the network learns standardized returns, whatever their scale."""
+
+    def __init__(self, standardize: Standardize, obs_dim: int):
+        super().__init__()
+        hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+        self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
+        self.standardize_returns = Standardize()
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        mean = self.net(obs)
-        return torch.cat([mean, self.log_std.expand_as(mean)], dim=1)
+        return self.net(obs).squeeze(-1) * self.standardize_returns.std + self.standardize_returns.mean
 
-    @staticmethod
-    def log_prob(params: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """log pi(a|s): params [n, 2 * actions], actions [n, actions] -> [n]."""
-        mean, log_std = params.chunk(2, dim=1)
-        return (-0.5 * ((actions - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=1)
-
-    @staticmethod
-    def entropy(params: torch.Tensor) -> torch.Tensor:
-        """Differential entropy in nats: [n, 2 * actions] -> [n]."""
-        return (params.chunk(2, dim=1)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
-
-
-class CategoricalPolicy(nn.Module):
-    """Softmax over discrete actions. forward: obs [n, obs] -> logits [n, actions]."""
-
-    def __init__(self, sizes: list[int], generator: torch.Generator):
-        super().__init__()
-        self.net = mlp(sizes, 0.01, generator)
-
-    def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        return self.net(obs)
-
-    @staticmethod
-    def log_prob(params: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """log pi(a|s): logits [n, actions], actions [n, 1] -> [n]."""
-        return params.log_softmax(dim=1).gather(1, actions.long()).squeeze(1)
-
-    @staticmethod
-    def entropy(params: torch.Tensor) -> torch.Tensor:
-        """Entropy in nats: logits [n, actions] -> [n]."""
-        log_p = params.log_softmax(dim=1)
-        return -(log_p.exp() * log_p).sum(dim=1)
-
-
-class NetworkValue(nn.Module):
-    """A network, fitted to every batch by a few epochs of Adam."""
-
-    def __init__(self, sizes: list[int], learning_rate: float, generator: torch.Generator, device: torch.device):
-        super().__init__()
-        self.net = mlp(sizes, 1.0, generator).to(device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, fused=True)
-
-    def forward(self, obs: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """Values [...] of obs [..., obs] after steps [...]: near the time limit, less is still to come."""
-        return self.net(torch.cat([obs, steps.unsqueeze(-1) / 100], dim=-1)).squeeze(-1)
-
-    def fit(self, obs: torch.Tensor, steps: torch.Tensor, returns: torch.Tensor, epochs: int):
-        """Least squares: obs [n, obs], steps [n], returns [n]."""
+    def fit(self, optimizer: torch.optim.Optimizer, obs: torch.Tensor, returns: torch.Tensor, epochs: int):
+        """Least squares on minibatches of 256: obs [n, obs], returns [n]."""
+        self.standardize_returns.update(returns)
+        targets = self.standardize_returns(returns)
         for _ in range(epochs):
-            loss = ((self(obs, steps) - returns) ** 2).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-
-    def state(self) -> dict:
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def restore(self, state: dict):
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-# --- advantages ------------------------------------------------------------------------------
+            for idx in torch.randperm(len(obs), device=obs.device).split(256):
+                loss = F.mse_loss(self.net(obs[idx]).squeeze(-1), targets[idx])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
 
 
 def rewards_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
-    """r_t(tau), the sum over k >= t of gamma^(k - t) r_k: [time, n] -> [time, n]. After an end, rewards are 0."""
+    """Discounted sum of the rewards from each step on: [time, envs] -> [time, envs]."""
     returns, running = torch.empty_like(rewards), torch.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
         running = rewards[t] + gamma * running
@@ -255,544 +162,227 @@ def rewards_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
     return returns
 
 
-def mean_of_others(returns: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-    """What the other episodes that were under way at the same time got, in the mean; 0 where there are none.
+def mean_of_others(returns: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean return of the other environments whose episodes have not ended: [time, envs] twice -> [time, envs].
 
-    [time, n] twice -> [time, n]. Its own return would let an action push the baseline that it is judged by.
+    An environment's own return would bias the gradient by a factor of 1 - 1 / envs.
     """
-    others = (returns * alive).sum(dim=1, keepdim=True) - returns * alive
-    return others / (alive.sum(dim=1, keepdim=True) - alive).clamp(min=1)
-
-
-def estimate_advantages(batch: dict, value, args: Args) -> dict:
-    """The batch, beside it the returns that actions answer for, their baselines, and the difference: all [time, n]."""
-    returns, alive = rewards_to_go(batch["rewards"], args.gamma), batch["alive"].float()
-    if args.credit == "return":  # every action answers for the rollout as a whole, as the first one does
-        returns, alive = returns[:1].expand_as(returns), alive[:1].expand_as(alive)
-    if args.baseline == "none":
-        baselines = torch.zeros_like(returns)
-    elif args.baseline == "mean":
-        baselines = mean_of_others(returns, alive)
-    else:
-        with torch.no_grad():
-            baselines = value(
-                batch["obs"], batch["steps"]
-            )  # as fitted to earlier batches: it has not seen these returns
-    return batch | {"returns": returns, "baselines": baselines, "advantages": returns - baselines}
+    returns = returns * mask
+    return (returns.sum(1, keepdim=True) - returns) / (mask.sum(1, keepdim=True) - mask).clamp(min=1)
 
 
 # --- the policy gradient ---------------------------------------------------------------------
 
 
-def policy_gradient_loss(policy, obs, actions, advantages, num_episodes: int) -> torch.Tensor:
-    """Minus a sum whose gradient is REINFORCE's: the mean over episodes of sum_t advantage_t grad log pi(a_t|s_t).
-
-    obs [n, obs], actions [n, actions], advantages [n]: the steps of all the episodes, in any order.
-    """
-    return -(policy.log_prob(policy(obs), actions) * advantages).sum() / num_episodes
-
-
-def update_networks(policy, optimizer, value, batch: dict, args: Args) -> dict:
-    """One step of the policy, then the value function's fit. Returns the row's losses/*, on the device."""
-    flat = {name: x[batch["alive"]] for name, x in batch.items()}  # [samples, ...], what follows an end left out
-    loss = policy_gradient_loss(policy, flat["obs"], flat["actions"], flat["advantages"], args.num_envs)
+def policy_gradient_step(policy: Policy, optimizer, obs, actions, advantages, num_episodes: int) -> dict:
+    """A gradient step on log pi(a|s) times advantage, summed over an episode: obs [n, obs], actions [n, ...],
+    advantages [n], of the steps of all episodes."""
+    new = policy(obs)
+    loss = -(new.log_prob(actions) * advantages).sum() / num_episodes
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if args.baseline == "value":
-        value.fit(flat["obs"], flat["steps"], flat["returns"], args.value_epochs)
-    with torch.no_grad():
-        gradient_norm = torch.stack([parameter.grad.norm() for parameter in policy.parameters()]).norm()
-        explained = 1 - (flat["advantages"] ** 2).mean() / flat["returns"].var(correction=0).clamp(min=1e-8)
-        entropy = policy.entropy(policy(flat["obs"])).mean()
-    return {"losses/entropy": entropy, "losses/gradient_norm": gradient_norm, "losses/explained_variance": explained}
+    return {"losses/policy_loss": loss.item(), "losses/entropy": new.entropy().mean().item()}
 
 
-def stream(seed: int, *key: int) -> np.random.Generator:
-    """An independent generator for every key: one of the three below, then what tells its uses apart."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+# --- environments ----------------------------------------------------------------------------
 
 
-NETWORKS, EPISODES, EVALUATION = range(3)
+def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gym.vector.VectorEnv:
+    """Environments that reset in the step that ends an episode; with a folder, a video of the first episode."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a display
+
+    options = {"render_mode": "rgb_array"} if args.capture_video else {}
+
+    def make(i: int) -> gym.Env:
+        env = gym.make(args.env_id, **options)
+        if video_folder and i == 0:
+            env = gym.wrappers.RecordVideo(env, str(video_folder), episode_trigger=lambda episode: episode == 0)
+        env = gym.wrappers.RecordEpisodeStatistics(env)
+        return gym.wrappers.ClipAction(env) if isinstance(env.action_space, Box) else env
+
+    try:
+        env_fns = [partial(make, i) for i in range(num_envs)]
+        envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        if args.capture_video:
+            envs.reset()
+            envs.envs[0].render()  # fails now and not after the training
+    except Exception as error:  # an environment may raise anything
+        raise UsageError(f"--env-id {args.env_id}: {error}") from None
+    shapes = [space.shape for space in (envs.single_observation_space, envs.single_action_space)]
+    if len(shapes[0] or ()) != 1 or not (isinstance(envs.single_action_space, Discrete) or len(shapes[1] or ()) == 1):
+        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and discrete or flat continuous actions")
+    return envs
 
 
-# --- environments in lockstep ----------------------------------------------------------------
+@torch.no_grad()
+def rollout(envs: gym.vector.VectorEnv, policy: Policy) -> tuple:
+    """One whole episode of each environment: the batch, and the episodes.
 
-
-@dataclass
-class FrozenPolicy:
-    """The policy of one batch in plain numpy, which serves a handful of environments three times faster than torch."""
-
-    layers: list[tuple[np.ndarray, np.ndarray]]  # weights [in, out] and bias [out] of each
-    std: np.ndarray | None  # [actions] of a Gaussian, None for a categorical distribution
-
-    def noise(self, rng: np.random.Generator, shape: tuple) -> np.ndarray:
-        """What act adds to sample: Gaussian noise, or Gumbel noise: an argmax of logits with it is a softmax sample."""
-        shape = (*shape, len(self.layers[-1][1]))
-        if self.std is None:
-            return rng.gumbel(size=shape).astype(np.float32)
-        return rng.standard_normal(shape, dtype=np.float32) * self.std
-
-    def act(self, obs: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
-        """obs [n, obs], noise [n, outputs] -> actions [n, actions]; without noise (0) the most likely ones."""
-        x = obs
-        for weight, bias in self.layers[:-1]:
-            x = np.tanh(x @ weight + bias)
-        weight, bias = self.layers[-1]
-        x = x @ weight + bias + noise
-        return x if self.std is not None else x.argmax(axis=1)[:, None]
-
-
-def freeze(policy: nn.Module) -> FrozenPolicy:
-    """The policy as the environments get it."""
-    linears = [layer for layer in policy.net if isinstance(layer, nn.Linear)]
-    layers = [(layer.weight.T.numpy(force=True).copy(), layer.bias.numpy(force=True).copy()) for layer in linears]
-    return FrozenPolicy(layers, policy.log_std.exp().numpy(force=True) if isinstance(policy, GaussianPolicy) else None)
-
-
-class Envs:
-    """Environments that are stepped together: all at once where Gymnasium has such a version, else one by one.
-
-    All of them reset themselves in the step after an end (next-step autoreset): that step is no transition.
+    The batch: obs, actions, rewards, mask, as float tensors [time, envs, ...]; the mask is 0 after the episode's end.
     """
-
-    def __init__(self, env_id: str, num_envs: int):
-        self.num_envs = num_envs
-        if env_id == GRIDWORLD:
-            self.envs = AliasedGridworld(num_envs)
-        elif gym.spec(env_id).vector_entry_point:  # CartPole
-            self.envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point")
-        else:
-            self.envs = gym.vector.SyncVectorEnv([partial(make_env, env_id)] * num_envs)
-        self.action_space = self.envs.single_action_space
-
-    def reset(self, rng: np.random.Generator):
-        """Begin new episodes everywhere."""
-        seeds = rng.integers(2**31, size=self.num_envs).tolist()
-        many = isinstance(self.envs, gym.vector.SyncVectorEnv)
-        self.obs = self.envs.reset(seed=seeds if many else seeds[0])[0].astype(np.float32)
-
-    def for_envs(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [n, actions] as the environments take them: clipped to the space, or whole numbers [n]."""
-        if isinstance(self.action_space, Discrete):
-            return actions[:, 0] + self.action_space.start
-        return np.clip(actions, self.action_space.low, self.action_space.high)
-
-    def gather(self, policy: FrozenPolicy, rng: np.random.Generator, explore: bool = True) -> dict:
-        """An episode of each of the n environments: arrays [time, n, ...], as long as the longest one.
-
-        `alive` marks what belongs to it: an environment that has ended goes on by itself, and that does not count.
-        """
-        names = ("obs", "actions", "rewards", "alive")
-        lists = {name: [] for name in names}
-        alive = np.ones(self.num_envs, bool)
-        self.reset(rng)
-        while alive.any():
-            actions = policy.act(self.obs, policy.noise(rng, (self.num_envs,)) if explore else 0)
-            obs, rewards, terminations, truncations, _ = self.envs.step(self.for_envs(actions))
-            for name, x in zip(names, (self.obs, actions, rewards * alive, alive), strict=True):
-                lists[name].append(x)
-            self.obs, alive = obs.astype(np.float32), alive & ~(terminations | truncations)
-        arrays = {name: np.stack(x).astype(bool if name == "alive" else np.float32) for name, x in lists.items()}
-        count = np.arange(len(arrays["alive"]), dtype=np.float32)[:, None]  # steps since the start
-        return arrays | {"steps": np.broadcast_to(count, arrays["alive"].shape).copy()}
+    obs, _ = envs.reset()
+    steps, episodes, running = [], [], np.ones(envs.num_envs, bool)
+    while running.any():
+        actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
+        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        steps.append((obs, actions, rewards * running, running))
+        ended = running & (terminations | truncations)
+        if ended.any():
+            episode = infos["final_info"]["episode"]
+            episodes += zip(episode["r"][ended], episode["l"][ended], strict=True)  # return and length
+        obs, running = next_obs, running & ~ended
+    device = next(policy.parameters()).device
+    batch = [torch.as_tensor(np.stack(x), dtype=torch.float32, device=device) for x in zip(*steps, strict=True)]
+    return batch, episodes
 
 
-# --- the post's gridworld --------------------------------------------------------------------
-
-# A corridor of five cells, and below it skull, treasure and skull:    0 1 2 3 4     An agent sees the walls around it,
-# Two cells have walls above and below them and look the same: 1, 3.   5   6   7     and only them.
-LOOKS = np.array([[1, 0, 0, 1], [1, 0, 1, 0], [1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0]], np.float32)  # walls N, E, S, W
-NEXT_CELL = np.array([[0, 1, 5, 0], [1, 2, 1, 0], [2, 3, 6, 1], [3, 4, 3, 2], [4, 4, 7, 3]])  # [cell, N E S W]
-REWARDS = np.where(NEXT_CELL < 5, 0.0, np.where(NEXT_CELL == 6, 1.0, -1.0))  # on entering treasure or skull
-
-
-class AliasedGridworld(gym.vector.VectorEnv):
-    """Copies of the gridworld, which begin in random cells of the corridor and are cut off after 100 steps."""
-
-    metadata: ClassVar = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
-
-    def __init__(self, num_envs: int):
-        self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = Box(0, 1, (4,), np.float32), Discrete(4)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
-        super().reset(seed=seed)
-        self.cells, self.steps = self.np_random.integers(5, size=self.num_envs), np.zeros(self.num_envs, int)
-        self.ended = np.zeros(self.num_envs, bool)
-        return LOOKS[self.cells], {}
-
-    def step(self, actions: np.ndarray) -> tuple:
-        cells, rewards = NEXT_CELL[self.cells, actions], REWARDS[self.cells, actions]
-        self.steps += 1
-        terminations, truncations = cells >= 5, self.steps >= 100
-        cells[self.ended] = self.np_random.integers(5, size=self.ended.sum())
-        for x in (self.steps, rewards, terminations, truncations):
-            x[self.ended] = 0
-        self.ended = terminations | truncations
-        self.cells = np.where(terminations, 0, cells)  # what is seen of an end does not matter
-        return LOOKS[self.cells], rewards, terminations, truncations, {}
-
-
-def gridworld_values(probs: np.ndarray, gamma: float) -> np.ndarray:
-    """Exact values: the solution of v = r + gamma P v, without the time limit. probs [..., 5, 4] -> values [..., 5]."""
-    moves = (NEXT_CELL[..., None] == np.arange(5)).astype(float)  # [cell, action, next cell], 0 for ends
-    transitions = np.einsum("...sa,sat->...st", probs, moves)
-    rewards = (probs * REWARDS).sum(axis=-1)
-    return np.linalg.solve(np.eye(5) - gamma * transitions, rewards[..., None])[..., 0]
-
-
-def best_deterministic(gamma: float) -> np.ndarray:
-    """Of the 256 policies with one action for each of the four looks, the best on average: probs [5, 4]."""
-    actions = np.array(list(itertools.product(range(4), repeat=4)))[:, [0, 1, 2, 1, 3]]  # [256, 5], cells 1 and 3 alike
-    policies = np.eye(4)[actions]
-    return policies[gridworld_values(policies, gamma).mean(axis=1).argmax()]
-
-
-def gridworld_probs(policy: nn.Module) -> np.ndarray:
-    """What the policy does in each cell: [5, 4]."""
-    with torch.no_grad():
-        looks = torch.as_tensor(LOOKS, device=next(policy.parameters()).device)
-        return policy(looks).double().softmax(dim=1).numpy(force=True)
-
-
-def draw_gridworld(probs: np.ndarray, gamma: float, path: Path):
-    """The best deterministic policy beside this one: a cell's value, and arrows as long as a move is likely."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    policies = {"best deterministic policy": best_deterministic(gamma), "learned policy": probs}
-    for axes, (title, shown) in zip(figure.subplots(2, 1), policies.items(), strict=True):
-        values = gridworld_values(shown, gamma)
-        for cell, (x, y) in enumerate([(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (0, 0), (2, 0), (4, 0)]):
-            color = "silver" if cell in (1, 3) else "gold" if cell == 6 else "white" if cell < 5 else "salmon"
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="black"))
-            text = {5: "skull, -1", 6: "treasure, +1", 7: "skull, -1"}.get(cell, "")
-            axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=9)
-            if cell < 5:
-                axes.text(x + 0.97, y + 0.05, f"{values[cell]:.2f}", ha="right", fontsize=8)
-                for p, dx, dy in zip(shown[cell], (0, 1, 0, -1), (1, 0, -1, 0), strict=True):
-                    if p > 0.02:
-                        arrow = {"width": 0.02, "head_width": 0.1, "head_length": 0.08, "color": "black"}
-                        axes.arrow(x + 0.5, y + 0.5, 0.36 * p * dx, 0.36 * p * dy, **arrow)
-        axes.set(title=f"{title}: {values.mean():.3f}", xlim=(-0.05, 5.05), ylim=(-0.05, 2.05), aspect="equal")
-        axes.axis("off")
-    figure.savefig(path, dpi=120)
-
-
-# --- one run: the same in every file of this folder ------------------------------------------
-
-
-class Run:
-    """The folder of one run: args.json, metrics.csv, checkpoint.pt, pictures. With --track also Weights & Biases."""
-
-    def __init__(self, args, task: str, rows: int | None = None):
-        """A new run; with `rows`, the one in args.run_dir goes on after so many rows of its metrics."""
-        name = f"{task}__{args.exp_name}__{args.seed}__{int(time.time())}"
-        self.dir = args.run_dir or Path("runs", name)
-        self.dir.mkdir(parents=True, exist_ok=True)
-        self.rows, self.csv, self.wandb = rows or 0, None, None
-        metrics = self.dir / "metrics.csv"
-        if rows is None:
-            try:  # "x" creates the file or fails: no run is overwritten, and no two runs share a folder
-                self.file = metrics.open("x", newline="", buffering=1)
-            except FileExistsError:
-                raise UsageError(f"--run-dir {self.dir}: there is a run in it already; name another folder") from None
-            saved = {"run_name": name} | asdict(args)
-            (self.dir / "args.json").write_text(json.dumps(saved, indent=2, default=str))
-        else:
-            lines = metrics.read_text().splitlines(keepends=True)
-            metrics.write_text("".join(lines[: rows + 1 if rows else 0]))
-            self.file = metrics.open("a", newline="", buffering=1)
-        self.name = json.loads((self.dir / "args.json").read_text())["run_name"]
-        if args.track:
-            import wandb
-
-            self.wandb, again = wandb, {"id": self.name[-128:], "resume": "allow"}
-            config = json.loads((self.dir / "args.json").read_text())
-            project, entity = args.wandb_project_name, args.wandb_entity
-            wandb.init(project=project, entity=entity, name=self.name, config=config, dir=self.dir, **again)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-        if self.wandb:
-            self.wandb.finish()
-
-    def log(self, row: dict):
-        """Append one row: global_step and metrics, None for what was not measured now. The first row names them all."""
-        if self.csv is None:
-            self.csv = csv.DictWriter(self.file, row)
-            if self.rows == 0:
-                self.csv.writeheader()
-        self.csv.writerow(row)
-        self.rows += 1
-        if self.wandb:
-            self.wandb.log({key: value for key, value in row.items() if value is not None})
-
-    def save(self, checkpoint: dict):
-        """Write checkpoint.pt under another name, then rename it: a kill leaves the old one or the new one."""
-        torch.save(checkpoint | {"rows": self.rows}, self.dir / "checkpoint.tmp")
-        (self.dir / "checkpoint.tmp").replace(self.dir / "checkpoint.pt")
-
-    def plot(self, metric: str):
-        """Draw one column of metrics.csv over global_step into curve.png."""
-        from matplotlib.figure import Figure
-
-        with (self.dir / "metrics.csv").open(newline="") as file:
-            points = [(int(row["global_step"]), float(row[metric])) for row in csv.DictReader(file) if row[metric]]
-        axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-        axes.plot([step for step, _ in points], [value for _, value in points])
-        axes.set(xlabel="environment steps", ylabel=metric, title=self.name)
-        axes.figure.savefig(self.dir / "curve.png", dpi=120)
-        self.picture(self.dir / "curve.png")
-
-    def picture(self, path: Path):
-        """Hand a picture or an animation of the folder to Weights & Biases as well."""
-        if self.wandb:
-            kind = self.wandb.Video if path.suffix == ".gif" else self.wandb.Image
-            self.wandb.log({path.stem: kind(str(path))})
-
-
-def load_run(folder: Path, flag: str, args_type) -> tuple:
-    """What a run left in its folder: its arguments and its checkpoint. Raises UsageError that names the flag."""
-    try:
-        saved = json.loads((folder / "args.json").read_text())
-        checkpoint = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        (folder / "metrics.csv").stat()
-        del saved["run_name"]
-        return replace(args_type(**saved), run_dir=folder, resume=None), checkpoint
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(f"{flag} {folder}: no run to load there ({error.strerror}: {error.filename})") from None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{flag} {folder}: damaged, or the run of another script ({error})") from None
-
-
-@contextmanager
-def torch_settings(args):
-    """The threads and the determinism that args ask for; what was set before comes back."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if args.cuda and args.torch_deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's products refuse
-    torch.set_num_threads(args.torch_threads)
-    torch.use_deterministic_algorithms(args.torch_deterministic)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-
-
-# --- environments: the same in every file that plays Gymnasium's one by one ------------------
-
-
-def make_env(env_id: str, **kwargs) -> gym.Env:
-    """gym.make, with the newest version of an id without one. Raises UsageError when there is no such environment."""
-    try:
-        with warnings.catch_warnings():  # an id without a version means the newest: no need to warn
-            warnings.simplefilter("ignore")
-            if importlib.util.find_spec("mujoco"):
-                import mujoco  # told to warn here, or it writes MUJOCO_LOG.TXT into the working folder
-
-                mujoco.set_mju_user_warning(lambda message: warnings.warn(f"MuJoCo: {message}", stacklevel=2))
-            return gym.make(env_id, disable_env_checker=True, **kwargs)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"--env-id {env_id}: {error}") from None
-
-
-def record_episode(env_id: str, policy, run: Run, seed: int):
-    """Play one episode of `policy(obs) -> action`; save every other frame, at half size, as episode.gif."""
-    from PIL import Image
-
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # draw without a screen
-    env = make_env(env_id, render_mode="rgb_array")
-    obs, _ = env.reset(seed=seed)
-    frames = []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        frames.append(Image.fromarray(env.render()).reduce(2).quantize(64))
-        for _ in range(2):
-            if not (terminated or truncated):
-                obs, _, terminated, truncated, _ = env.step(policy(obs))
-    milliseconds = 2000 // env.metadata.get("render_fps", 30)
-    path = run.dir / "episode.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-    env.close()
-    run.picture(path)
+@torch.no_grad()
+def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
+    """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
+    obs, _ = envs.reset(seed=seeds.tolist())
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    for _ in range(10_000):  # some environments never end
+        obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
+        returns += rewards * running
+        running &= ~(terminations | truncations)
+        if not running.any():
+            break
+    return returns
 
 
 # --- training --------------------------------------------------------------------------------
 
 
-def check_spaces(args: Args) -> tuple[int, gym.Space]:
-    """Size of the observations and the action space. Completes env_id. Raises UsageError for other spaces."""
-    if args.env_id == GRIDWORLD:
-        return LOOKS.shape[1], Discrete(4)
-    env = make_env(args.env_id)
-    obs_space, action_space, args.env_id = env.observation_space, env.action_space, env.spec.id
-    env.close()
-    if not isinstance(obs_space, Box) or len(obs_space.shape) != 1:
-        raise UsageError(f"--env-id {args.env_id}: needs flat observations, has {obs_space}")
-    if not isinstance(action_space, Discrete) and not (isinstance(action_space, Box) and len(action_space.shape) == 1):
-        raise UsageError(f"--env-id {args.env_id}: needs discrete or flat continuous actions, has {action_space}")
-    return obs_space.shape[0], action_space
-
-
-def make_networks(args: Args, obs_dim: int, action_space: gym.Space, device: torch.device) -> tuple:
-    generator = torch.Generator().manual_seed(int(stream(args.seed, NETWORKS).integers(2**63)))
-    layers = [obs_dim] if args.policy == "linear" else [obs_dim, 64, 64]
-    if isinstance(action_space, Discrete):
-        policy = CategoricalPolicy([*layers, int(action_space.n)], generator).to(device)
-    else:
-        policy = GaussianPolicy([*layers, action_space.shape[0]], args.log_std_init, generator).to(device)
-    return policy, NetworkValue([obs_dim + 1, *args.value_units, 1], args.value_learning_rate, generator, device)
-
-
-def score(policy: FrozenPolicy, args: Args, num_episodes: int = 100) -> tuple[float, float]:
-    """Mean and standard deviation of the return of the most likely actions, over new episodes."""
-    envs = Envs(args.env_id, num_episodes)
-    arrays = envs.gather(policy, stream(args.seed, EVALUATION), explore=False)
-    envs.envs.close()
-    returns = arrays["rewards"].sum(axis=0, dtype=np.float64)
-    return float(returns.mean()), float(returns.std())
-
-
 def train(args: Args) -> dict:
-    """Train, write the run's folder, and return the last row of its metrics. Raises UsageError, before it writes.
-
-    FloatingPointError when the learning has diverged: the last checkpoint is from before.
-    """
-    args, checkpoint = load_run(args.resume, "--resume", Args) if args.resume else (replace(args), None)
-    obs_dim, action_space = check_spaces(args)
+    """Train; returns the last row of metrics.csv."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(args.seed)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    envs = Envs(args.env_id, args.num_envs)
-    try:
-        with torch_settings(args):
-            return learn(args, checkpoint, envs, *make_networks(args, obs_dim, action_space, device), device)
-    finally:
-        envs.envs.close()
+    envs = make_envs(args, args.num_envs)
+    obs_dim = envs.single_observation_space.shape[0]
+    standardize = Standardize(obs_dim)
+    policy = Policy(standardize, obs_dim, envs.single_action_space, args.log_std_init).to(device)
+    critic = Critic(standardize, obs_dim).to(device)
+    policy_optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate)
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
+    envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
+    last_returns = deque(maxlen=100)
 
-
-def learn(args: Args, checkpoint: dict | None, envs: Envs, policy, value, device: torch.device) -> dict:
-    """The loop: gather, estimate, update, log."""
-    optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate, fused=True)
-    update, global_step, episodes, elapsed = 0, 0, 0, 0.0
-    last_returns, running_return = deque(maxlen=100), 10.0
-
-    def state() -> dict:
-        counters = {"update": update, "global_step": global_step, "episodes": episodes, "elapsed": elapsed}
-        learned = {"policy": policy.state_dict(), "optimizer": optimizer.state_dict(), "value": value.state()}
-        return learned | counters | {"last_returns": list(last_returns), "running_return": running_return}
-
-    if checkpoint:
-        try:
-            policy.load_state_dict(checkpoint["policy"])
-            optimizer.load_state_dict(checkpoint["optimizer"])
-            value.restore(checkpoint["value"])
-            last_returns.extend(checkpoint["last_returns"])
-            update, global_step, episodes, elapsed, running_return = (
-                checkpoint[key] for key in ("update", "global_step", "episodes", "elapsed", "running_return")
-            )
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise UsageError(f"--resume {args.run_dir}: the checkpoint does not fit {args.env_id} ({error})") from None
-        if global_step >= args.total_timesteps:
-            raise UsageError(f"--resume {args.run_dir}: that run is finished")
-
-    run = Run(args, args.env_id, checkpoint and checkpoint["rows"])
-    bar = tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None)
-    with run, bar:
-        if not checkpoint:
-            run.save(state())
+    with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
-            start = time.perf_counter()
-            arrays = envs.gather(freeze(policy), stream(args.seed, EPISODES, update))
-            batch = {name: torch.as_tensor(x, device=device) for name, x in arrays.items()}
-            losses = update_networks(policy, optimizer, value, estimate_advantages(batch, value, args), args)
-            losses = {name: float(x) for name, x in losses.items()}
+            (obs, actions, rewards, mask), episodes = rollout(envs, policy)
+            returns = rewards_to_go(rewards, args.gamma)
+            if args.credit == "return":
+                returns = returns[:1].expand_as(returns)
+            with torch.no_grad():
+                values = critic(obs)
+            baselines = {"none": torch.zeros_like(returns), "mean": mean_of_others(returns, mask), "value": values}
+            advantages = returns - baselines[args.baseline]
+            played = (obs, actions, returns, values, advantages)
+            obs, actions, returns, values, advantages = (x[mask.bool()] for x in played)
+            losses = policy_gradient_step(policy, policy_optimizer, obs, actions, advantages, args.num_envs)
+            critic.fit(critic_optimizer, obs, returns, epochs=10)
+            standardize.update(obs)
 
-            returns, lengths = arrays["rewards"].sum(axis=0, dtype=np.float64).tolist(), arrays["alive"].sum(axis=0)
-            last_returns.extend(returns)
-            for episodic_return in returns:  # in the order of the environments, not of their ends: the long come last
-                running_return += 0.05 * (episodic_return - running_return)
-            update += 1
-            episodes += len(returns)
-            global_step += int(lengths.sum())
-            elapsed += time.perf_counter() - start
+            global_step += len(obs)
+            last_returns.extend(episode[0] for episode in episodes)
+            residual_var, return_var = (returns - values).var(correction=0), returns.var(correction=0)
             row = {
                 "global_step": global_step,
-                "charts/episodes": episodes,
-                "charts/episodic_return": float(np.mean(returns)),
-                "charts/episodic_return_100": float(np.mean(last_returns)),
-                "charts/running_return": running_return,
-                "charts/episodic_length": float(np.mean(lengths)),
-                "charts/SPS": global_step / elapsed,
+                "charts/episodic_return": np.mean([r for r, _ in episodes]) if episodes else None,
+                "charts/episodic_return_100": np.mean(last_returns) if last_returns else None,
+                "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
+                "charts/SPS": global_step / (time.perf_counter() - start),
                 **losses,
-                "time/elapsed": elapsed,
-                "eval/episodic_return": None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 0 else None,
             }
-            if not all(math.isfinite(x) for x in losses.values()):
-                raise FloatingPointError(f"the learning diverged at step {global_step:,}: {losses}")
-            if args.env_id == GRIDWORLD:
-                probs = gridworld_probs(policy)
-                row["eval/exact_return"] = float(gridworld_values(probs, args.gamma).mean())
-                row["eval/east_where_alike"] = float(probs[1, 1])
-            finished = global_step >= args.total_timesteps
-            if finished:
-                row["eval/episodic_return"], std = score(freeze(policy), args)
             run.log(row)
-            if finished or update % args.checkpoint_every == 0:
-                run.save(state())
-            bar.update(int(lengths.sum()))
+            bar.update(len(obs))
             bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
 
-        run.plot("charts/episodic_return_100")
-        if args.env_id == GRIDWORLD:
-            draw_gridworld(probs, args.gamma, run.dir / "gridworld.png")
-            run.picture(run.dir / "gridworld.png")
-        if args.capture_video:
-            player = freeze(policy)
-            record_episode(args.env_id, lambda obs: envs.for_envs(player.act(obs[None], 0))[0], run, args.seed)
-        result = f"return {row['eval/episodic_return']:.1f} +- {std:.1f} (most likely actions, 100 episodes)"
-        if args.env_id == GRIDWORLD:
-            best = gridworld_values(best_deterministic(args.gamma), args.gamma).mean()
-            result = f"exact value {row['eval/exact_return']:.3f} (best deterministic policy: {best:.3f})"
-        print(f"{result} after {global_step:,} steps at {row['charts/SPS']:,.0f} steps/s: {run.dir}")
-    return row
+    envs.close()
+    torch.save({"policy": policy.state_dict(), "critic": critic.state_dict()}, run.dir / "model.pt")
+    save_curve(run, "charts/episodic_return_100")
+    envs = make_envs(args, 100, run.dir / "videos" if args.capture_video else None)
+    returns = evaluate(envs, policy, rng.integers(2**31, size=100))
+    envs.close()
+    run.close("curve.png")
+    print(f"return {returns.mean():.1f} +- {returns.std():.1f} (100 episodes, deterministic actions): {run.dir}")
+    return row | {"eval/episodic_return": returns.mean()}
 
 
-def evaluate(folder: Path) -> tuple[float, float]:
-    """Play 100 episodes of the most likely actions with the policy of a run: mean and standard deviation."""
-    args, checkpoint = load_run(folder, "--evaluate", Args)
-    policy, _ = make_networks(args, *check_spaces(args), CPU)
-    try:
-        policy.load_state_dict(checkpoint["policy"])
-    except (KeyError, RuntimeError) as error:
-        raise UsageError(f"--evaluate {folder}: the checkpoint does not fit {args.env_id} ({error})") from None
-    mean, std = score(freeze(policy), args)
-    print(
-        f"return {mean:.2f} +- {std:.2f} (most likely actions, 100 episodes) after {checkpoint['global_step']:,} steps"
-    )
-    return mean, std
+# --- one run's folder: the same in every file ------------------------------------------------
 
 
-def main(argv: list[str]):
-    args = tyro.cli(Args, description=__doc__, args=argv)
-    if (args.resume or args.evaluate) and sum(word.startswith("--") for word in argv) > 1:
-        raise UsageError("--resume and --evaluate take every argument from the run's folder: leave out the other flags")
-    if args.evaluate:
-        evaluate(args.evaluate)
-    else:
-        train(args)
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 20 else "")
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.set_title(run.dir.name, parse_math=False)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
-    except (UsageError, FloatingPointError) as error:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None
