@@ -13,13 +13,8 @@
 # --seed and --run-dir are added to every command. What runs from benchmarks/peers/ gets an environment of its own,
 # with the versions that the script names. [trpo] begins the section whose results go to results/trpo/.
 
-envs='{Reacher,HalfCheetah,Hopper,InvertedPendulum}'
-# Swimmer's stroke pays late: a horizon of 10,000 steps, values to match, and a wider search
-swimmer='--gamma 0.9999 --value-epochs 15 --max-kl 0.01 --log-std-init 0'
-# Walker2d's gait is found by a wider search, in smaller steps
-walker='--value-epochs 15 --max-kl 0.01 --log-std-init 0'
-# Ant has a hundred observations: more directions than the Fisher matrix of a batch's tenth can tell apart
-ant='--cg-damping 3'
+# Walker2d and Swimmer: a wider search in smaller steps
+wide='--log-std-init 0 --max-kl 0.01'
 one_core='--num-actors 1 --torch-threads 1'
 # RL Zoo's settings for TRPO on MuJoCo, which gave sb3-contrib's published returns
 zoo='--total-timesteps 1000000 --num-envs 2 --num-steps 1024 --gae-lambda 0.95 --cg-steps 25 --critic-updates 20'
@@ -36,7 +31,6 @@ actors='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000 --num-envs 80 
 # temporal differences: the book's random walks, its step sizes and finer ones
 walk5='--env-id walk-5 --num-runs 500 --total-episodes 100'
 walk19='--env-id walk-19 --num-runs 500 --total-episodes 10'
-walk1000='--env-id walk-1000 --num-runs 20 --total-episodes 100 --method td-lambda --trace-lambda 0.8'
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
 
@@ -84,19 +78,24 @@ one_thread='--torch-threads 1'
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
 
-# learning curves, beside the published tables
-trpo-envs-$envs | 1-5 | 1 | python algos/trpo.py --env-id $envs --total-timesteps 1000000 $one_core
-trpo-envs-swimmer | 1-5 | 1 | python algos/trpo.py --env-id Swimmer --total-timesteps 1000000 $one_core $swimmer
-trpo-envs-walker2d | 1-5 | 1 | python algos/trpo.py --env-id Walker2d --total-timesteps 1000000 $one_core $walker
-trpo-envs-ant | 1-5 | 1 | python algos/trpo.py --env-id Ant --total-timesteps 1000000 $one_core $ant
-# Ant without, and with the whole batch in the Fisher matrix instead
-trpo-ant-{plain,stride1} | 1-2 | 1 | python algos/trpo.py --env-id Ant --total-timesteps 1000000 $one_core {,--fisher-stride 1}
+# learning curves, beside the published tables; Swimmer and Walker2d with a wider search in smaller steps
+trpo-envs-reacher | 1-5 | 1 | python algos/trpo.py --env-id Reacher --gamma 0.95 --total-timesteps 1000000
+trpo-envs-{halfcheetah,hopper,invertedpendulum,ant} | 1-5 | 1 | python algos/trpo.py --env-id {HalfCheetah,Hopper,InvertedPendulum,Ant} --total-timesteps 1000000
+trpo-envs-walker2d | 1-5 | 1 | python algos/trpo.py --env-id Walker2d --total-timesteps 1000000 $wide
+trpo-envs-swimmer | 1-5 | 1 | python algos/trpo.py --env-id Swimmer --total-timesteps 1000000 $wide --gamma 0.9999
 
 # where published returns, on older versions, are higher than ours: ours on the oldest version that there is (its
 # curves are v3's, says Gymnasium), and sb3-contrib on the newest
-trpo-v4-{swimmer,hopper,walker2d,ant} | 1-3 | 1 | python algos/trpo.py --env-id {Swimmer,Hopper,Walker2d,Ant}-v4 --total-timesteps 1000000 $one_core {$swimmer,,$walker,$ant}
+trpo-v4-{hopper,walker2d,ant} | 1-3 | 1 | python algos/trpo.py --env-id {Hopper,Walker2d,Ant}-v4 --total-timesteps 1000000 {,$wide,}
 sb3-envs-{hopper,walker2d,ant} | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id {Hopper,Walker2d,Ant}-v5 $zoo
 sb3-envs-swimmer | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id Swimmer-v5 $zoo --gamma 0.9999
+
+[ppo]
+
+# beside CleanRL's published means, and baselines'
+ppo-{halfcheetah,walker2d,hopper,invertedpendulum,swimmer,inverteddoublependulum,humanoid} | 1-3 | 1 | python algos/ppo.py --env-id {HalfCheetah,Walker2d,Hopper,InvertedPendulum,Swimmer,InvertedDoublePendulum,Humanoid} --total-timesteps 1000000
+ppo-reacher | 1-3 | 1 | python algos/ppo.py --env-id Reacher --gamma 0.95 --total-timesteps 1000000
+ppo-v4-{halfcheetah,walker2d,hopper} | 1-3 | 1 | python algos/ppo.py --env-id {HalfCheetah,Walker2d,Hopper}-v4 --total-timesteps 1000000
 
 [trpo_parallel]
 
@@ -150,6 +149,9 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo_parallel.py $actors --num-actors 1
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
 random-v0 | 1-5 | 1 | python algos/random_search.py --num-runs 40000 --num-envs 4000
 random-v1 | 1-5 | 1 | python algos/random_search.py --num-runs 20000 --num-envs 2000 --max-episode-steps 500 --solved-return 500
+
+# the reference: the fraction of a million random weight vectors that reach the limit, in an independent simulation
+random-weights | 1-2 | 1 | python benchmarks/random_weights.py
 
 [hill_climbing]
 
@@ -296,26 +298,20 @@ tiles-book-{replacing,clearing,accumulating} | 1 | 1 | python algos/tile_coding.
 
 [td_lambda]
 
-# Example 6.2 and Figure 6.2: TD(0) and Monte Carlo on five states, one by one and in batches
-td-walk-td           | 1 | 1 | python algos/td_lambda.py $walk5 --method td --learning-rate 0.05 0.1 0.15
-td-walk-monte-carlo  | 1 | 1 | python algos/td_lambda.py $walk5 --method monte-carlo --learning-rate 0.01 0.02 0.03 0.04
-td-batch-{td,monte-carlo} | 1 | 1 | python algos/td_lambda.py $walk5 --method {td,monte-carlo} --batch --learning-rate 0.1
+# Example 6.2 and Figure 6.2: TD(0) and Monte Carlo on five states, episode by episode and in batches
+td-walk-td           | 1 | 1 | python algos/td_lambda.py $walk5 --method n-step 1 --learning-rate 0.05 0.1 0.15
+td-walk-monte-carlo  | 1 | 1 | python algos/td_lambda.py $walk5 --method n-step 10000 --learning-rate 0.01 0.02 0.03 0.04
+td-batch-{td,monte-carlo} | 1 | 1 | python algos/td_lambda.py $walk5 --method batch {0,1} --learning-rate 0.1
 
 # Figure 7.2: n-step TD on nineteen states
-td-n-step-{1,2,4,8,16,32,64,128,256,512} | 1 | 1 | python algos/td_lambda.py $walk19 --method n-step --n {1,2,4,8,16,32,64,128,256,512} --learning-rate 0.01 0.02 0.03 0.04 $to_1
+td-n-step-{1,2,4,8,16,32,64,128,256,512} | 1 | 1 | python algos/td_lambda.py $walk19 --method n-step {1,2,4,8,16,32,64,128,256,512} --learning-rate 0.01 0.02 0.03 0.04 $to_1
 
 # Figures 12.3, 12.6 and 12.8: the offline lambda-return, TD(lambda), true online TD(lambda)
-td-lambda-return-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method lambda-return --trace-lambda {0,0.4,0.8,0.9,0.95,0.975,0.99,1} --learning-rate 0.01 0.02 0.03 0.04 $to_1
-td-td-lambda-{0,0.4}     | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda --trace-lambda {0,0.4} --learning-rate $to_1
-td-td-lambda-{0.8,0.9}   | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda --trace-lambda {0.8,0.9} --learning-rate 0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5
-td-td-lambda-{0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda --trace-lambda {0.95,0.975,0.99,1} --learning-rate $to_05 {0.1 0.15 0.2,0.1 0.15,0.07,0.06}
-td-true-online-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method true-online --trace-lambda {0,0.4,0.8,0.9,0.95,0.975,0.99,1} --learning-rate 0.01 0.02 0.03 0.04 $to_1
-
-# what the value is a function of: a thousand states as a table, in groups, by cosines, through a network
-td-features-table    | 1 | 1 | python algos/td_lambda.py $walk1000 --learning-rate 0.1 0.2 0.4
-td-features-groups   | 1 | 1 | python algos/td_lambda.py $walk1000 --num-features 20 --learning-rate 0.01 0.03 0.1
-td-features-fourier  | 1 | 1 | python algos/td_lambda.py $walk1000 --features fourier --num-features 5 --learning-rate 0.003 0.01 0.03
-td-features-network  | 1 | 1 | python algos/td_lambda.py $walk1000 --features fourier --num-features 5 --num-units 16 --learning-rate 0.0003 0.001 0.003
+td-lambda-return-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method lambda-return {0,0.4,0.8,0.9,0.95,0.975,0.99,1} --learning-rate 0.01 0.02 0.03 0.04 $to_1
+td-td-lambda-{0,0.4}     | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda {0,0.4} --learning-rate $to_1
+td-td-lambda-{0.8,0.9}   | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda {0.8,0.9} --learning-rate 0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5
+td-td-lambda-{0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method td-lambda {0.95,0.975,0.99,1} --learning-rate $to_05 {0.1 0.15 0.2,0.1 0.15,0.07,0.06}
+td-true-online-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambda.py $walk19 --method true-online {0,0.4,0.8,0.9,0.95,0.975,0.99,1} --learning-rate 0.01 0.02 0.03 0.04 $to_1
 
 [dynamic_programming]
 
