@@ -9,7 +9,7 @@
 
 Many emoji are variants of one another, as a person in five skin colours or a family of two to four. They are spelled by
 sequences that begin with the same code point, so a tenth of these first code points is held out for the test images: no
-variant of a test image is a training image.
+variant of a test image is a training image. Test images that look like a training image all the same are left out.
 """
 
 import io
@@ -57,17 +57,28 @@ def split(firsts: dict[str, set[int]], names: list[str]) -> tuple[list[str], lis
     return [name for name in names if not firsts[name] & held_out], test
 
 
+def without_twins(test: list[Image.Image], train: list[Image.Image]) -> list[Image.Image]:
+    """The test images that differ from every training image by .05 or more (rms of the luminance at 64 x 64)."""
+    a, b = (np.stack([np.asarray(x.convert("L").resize((64, 64))).ravel() / 255 for x in xs]) for xs in (test, train))
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return [image for image, distance in zip(test, squared.min(1), strict=True) if distance >= 64**2 * 0.05**2]
+
+
 def write(font: TTFont, folder: Path):
     """136 x 128 pixels each, on white; the folder appears when all are there."""
-    bitmaps, firsts, part = font["CBDT"].strikeData[0], first_code_points(font), folder.with_suffix(".part")
+    bitmaps, firsts, images = font["CBDT"].strikeData[0], first_code_points(font), []
+    for names in split(firsts, [name for name in bitmaps if firsts[name]]):
+        pictures = [Image.open(io.BytesIO(bitmaps[name].imageData)).convert("RGBA") for name in names]
+        white = [Image.new("RGBA", picture.size, "white") for picture in pictures]
+        images.append([Image.alpha_composite(*pair).convert("RGB") for pair in zip(white, pictures, strict=True)])
+    train, test = images[0], without_twins(images[1], images[0])
+    part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
-    for kind, names in zip(("train", "test"), split(firsts, [name for name in bitmaps if firsts[name]]), strict=True):
+    for kind, kept in (("train", train), ("test", test)):
         (part / kind).mkdir(parents=True)
-        for i, name in enumerate(names):  # numbered: names of sequences are longer than file names may be
-            image = Image.open(io.BytesIO(bitmaps[name].imageData)).convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        for i, image in enumerate(kept):  # numbered: names of sequences are longer than file names may be
             image.save(part / kind / f"{i:04d}.png")
-        print(f"{folder / kind}: {len(names)} images", file=sys.stderr)
+        print(f"{folder / kind}: {len(kept)} images", file=sys.stderr)
     part.replace(folder)
 
 

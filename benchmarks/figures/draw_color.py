@@ -42,9 +42,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     base, z, steps, long = (errors.get(name, float("nan")) for name in RUNS)
     parts = [
         "# DRAW in colour",
-        "The post on DRAW in colour trained one epoch of 2,400 updates on faces at 64 x 64 and found the images blurry. "
-        "It proposed to train longer, a larger code and more steps, and reports no numbers. Here the cartoons of Noto "
-        "Color Emoji (3,514 to train on, 412 to test on, no variants shared) stand for the faces: two epochs are 110 "
+        "It proposed a longer training, a larger code and more steps, and has no numbers. Here the cartoons of Noto "
+        "It proposed to train longer, a larger code and more steps, and reports no numbers. Here cartoons of Noto "
+        "Color Emoji (3,514 to train on, 385 to test on, no variants shared) stand for the faces: two epochs are 110 "
         "updates.",
         "```\npython benchmarks/emoji.py gen/draw_color.py --data-dir data/emoji --epochs 20\n```",
         table(header, rows, left=0),
