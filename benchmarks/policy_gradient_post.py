@@ -1,70 +1,41 @@
-"""The CartPole post's policy gradient, by the same criterion as algos/hill_climbing.py: its first solved episode.
+"""The CartPole post's policy gradient by the criterion of the searches: the first episode that solves the task.
 
     python benchmarks/policy_gradient_post.py --run-dir runs/policy-gradient
 
-A linear softmax policy (Adam, step size 0.01) and a value network 4-10-1 with ReLU (Adam, 0.1), each moved once after
-every episode, discount 0.97. algos/reinforce.py is the better program; this one keeps what the post ran, so that it can
-be compared with the searches: no bias in the policy, advantages as they are, TensorFlow's initial weights of that time,
-which are uniform within sqrt(3 / inputs), a bias counting as one input.
+A linear softmax policy (Adam, learning rate 0.01) and a value network 4-10-1 with ReLU (Adam, 0.1), one step of each
+after every episode, discount 0.97. algos/reinforce.py is the better program; this one keeps what the post ran: no bias
+in the policy, advantages as they are, TensorFlow's initialization of that time (uniform within sqrt(3 / inputs), a bias
+counting as one input). All trials play their k-th episodes side by side, so that Adam counts the same steps in each.
 
-All trials play their k-th episodes side by side, so Adam counts the same number of steps in each. Leaves metrics.csv
-with the columns of algos/hill_climbing.py; its evaluation takes the likeliest actions.
+Takes the flags of algos/random_search.py and leaves the same files; the weights are logits of right minus left.
 """
 
-import csv
 import math
 import sys
-import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from algos.hill_climbing import Args, Lockstep, Trials, describe, evaluate, make_envs, measure, summarize
+from algos import random_search
 
-CPU = torch.device("cpu")
-
-
-@dataclass
-class PolicyGradientArgs:
-    seed: int = 1
-    """seeds networks, actions and episodes"""
-    run_dir: Path = Path("runs", "policy-gradient")
-    """where metrics.csv goes"""
-    env_id: str = "CartPole-v1"
-    """Gymnasium environment with flat observations and discrete actions"""
-    max_episode_steps: int = 200
-    """steps after which an episode is cut off"""
-    solved_return: float | None = None
-    """return of the episode that ends a trial (not given: the most that CartPole pays)"""
-    num_runs: int = 300
-    """independent trials"""
-    max_episodes: int = 2000
-    """episodes after which a trial is given up"""
-    eval_episodes: int = 100
-    """new episodes that each trial's last policy is scored by"""
-    learning_rate: float = 0.01
-    """Adam step of the policy"""
-    value_learning_rate: float = 0.1
-    """Adam step of the value network"""
-    gamma: float = 0.97
-    """discount per step"""
+GAMMA = 0.97
 
 
-def initial(shape: tuple, generator: torch.Generator) -> torch.Tensor:
+def initial(shape: tuple, rng: np.random.Generator) -> torch.Tensor:
     """TensorFlow's uniform unit scaling of shape[1:], for each of shape[0] trials."""
     limit = math.sqrt(3 / math.prod(shape[1:-1]))
-    return limit * (2 * torch.rand(shape, generator=generator) - 1)
+    return torch.tensor(rng.uniform(-limit, limit, shape), dtype=torch.float32, requires_grad=True)
 
 
-def networks(runs: int, obs_dim: int, actions: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def networks(num_runs: int, obs_dim: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
     """The parameters of every trial: `policy` and, of the value network, `w1 b1 w2 b2`."""
-    shapes = {"policy": (obs_dim, actions), "w1": (obs_dim, 10), "b1": (10,), "w2": (10, 1), "b2": (1,)}
-    return {name: initial((runs, *shape), generator).requires_grad_() for name, shape in shapes.items()}
+    shapes = {"policy": (obs_dim, 2), "w1": (obs_dim, 10), "b1": (10,), "w2": (10, 1), "b2": (1,)}
+    return {name: initial((num_runs, *shape), rng) for name, shape in shapes.items()}
 
 
 def values(net: dict[str, torch.Tensor], obs: torch.Tensor) -> torch.Tensor:
@@ -73,89 +44,62 @@ def values(net: dict[str, torch.Tensor], obs: torch.Tensor) -> torch.Tensor:
     return (hidden @ net["w2"] + net["b2"][:, None]).squeeze(2)
 
 
-def discounted(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Returns from every step on, of rewards [runs, steps] that are 0 after an episode's end."""
+def loss(net: dict, obs, actions, rewards, mask, gamma: float) -> torch.Tensor:
+    """The losses of the policy and of the value network, summed over the trials, whose gradients are independent.
+
+    obs [runs, steps, obs], the others [runs, steps]; rewards and mask are 0 after an episode's end.
+    """
     returns, running = torch.empty_like(rewards), torch.zeros_like(rewards[:, 0])
     for t in reversed(range(rewards.shape[1])):
         running = rewards[:, t] + gamma * running
         returns[:, t] = running
-    return returns
-
-
-def loss(net: dict, obs, actions, rewards, mask, gamma: float) -> torch.Tensor:
-    """The losses of the policy and of the value network: obs [runs, steps, obs], the others [runs, steps].
-
-    Summed up over the trials: no trial's gradient depends on another's.
-    """
-    returns, value = discounted(rewards, gamma), values(net, obs)
+    value = values(net, obs)
     advantages = returns - value.detach()
-    logprobs = (obs @ net["policy"]).log_softmax(dim=2).gather(2, actions[:, :, None]).squeeze(2)
-    return (mask * (0.5 * (value - returns) ** 2 - advantages * logprobs)).sum()
+    log_probs = (obs @ net["policy"]).log_softmax(dim=2).gather(2, actions[:, :, None]).squeeze(2)
+    return (mask * (0.5 * (value - returns) ** 2 - advantages * log_probs)).sum()
 
 
-def play(world: Lockstep, policy: torch.Tensor, alive: torch.Tensor, generator) -> tuple[torch.Tensor, ...]:
-    """A new episode of every trial that is alive [runs], policy [runs, obs, actions].
-
-    Returns obs [runs, steps, obs], actions [runs, steps], rewards [runs, steps] and where they count [runs, steps].
-    """
-    world.reset()
-    obs, steps = world.obs, []
-    while alive.any():
-        logits = (obs[:, None] @ policy).squeeze(1)
-        gumbel = -(-torch.rand(logits.shape, generator=generator).log()).log()
-        actions = (logits + gumbel).argmax(dim=1)  # a sample of their softmax
-        next_obs, rewards, terminations, truncations, _ = world.envs.step(actions.numpy())
-        steps.append((obs, actions, torch.as_tensor(rewards, dtype=torch.float32) * alive, alive.float()))
-        alive = alive & ~torch.as_tensor(terminations | truncations)  # what the environment does then does not count
-        obs = torch.as_tensor(next_obs)
-    return tuple(torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+def play(envs: gym.vector.VectorEnv, weights: np.ndarray, running: np.ndarray, rng: np.random.Generator) -> tuple:
+    """An episode of the trials that are running [runs], weights [runs, obs]: what the loss takes."""
+    obs, _ = envs.reset(seed=int(rng.integers(2**31)))
+    steps = []
+    while running.any():
+        logits = np.einsum("no,no->n", weights, obs)
+        actions = (logits + rng.logistic(size=len(logits)) >= 0).astype(np.int64)
+        next_obs, rewards, terminations, truncations, _ = envs.step(actions)
+        steps.append((obs, actions, np.float32(rewards * running), np.float32(running)))
+        obs, running = next_obs, running & ~(terminations | truncations)
+    return tuple(torch.from_numpy(np.stack(column, axis=1)) for column in zip(*steps, strict=True))
 
 
-def learn(args: PolicyGradientArgs, settings: Args) -> tuple[Trials, np.ndarray, float]:
-    """All trials, the mean returns [runs] of their last policies, and the CPU seconds until the last was over."""
-    envs, _ = make_envs(settings)
-    starts, draws = map(np.random.default_rng, np.random.SeedSequence(args.seed).spawn(2))
-    generator = torch.Generator().manual_seed(int(draws.integers(2**63)))
-    world = Lockstep(envs, starts.integers(2**31, size=args.num_runs), CPU)
-    actions, obs_dim = int(envs.single_action_space.n), envs.single_observation_space.shape[0]
-    trials = Trials.start(settings, actions, obs_dim, CPU)
-    net = networks(args.num_runs, obs_dim, actions, generator)
-    groups = [{"params": net["policy"]}, *({"params": net[k], "lr": args.value_learning_rate} for k in list(net)[1:])]
-    adam = torch.optim.Adam(groups, lr=args.learning_rate)
-    start = time.process_time()
-    while trials.searching.any():
-        i = np.flatnonzero(trials.searching)
-        with torch.no_grad():
-            obs, chosen, rewards, mask = (
-                x[i] for x in play(world, net["policy"], torch.as_tensor(trials.searching), generator)
-            )
-        trials.weights[i] = net["policy"].detach()[i].transpose(1, 2)
-        world.returns[i], world.lengths[i] = rewards.sum(dim=1).numpy(), mask.sum(dim=1).numpy()
-        trials.record(i, world, settings)
-        adam.zero_grad()
-        loss({name: x[i] for name, x in net.items()}, obs, chosen, rewards, mask, args.gamma).backward()
-        adam.step()
-    seconds = time.process_time() - start
-    return trials, evaluate(world, trials.weights, args.eval_episodes), seconds
+def search(envs: gym.vector.VectorEnv, args, rng: np.random.Generator) -> tuple:
+    """In place of random_search.search, with the same results; every trial has an environment of its own."""
+    net = networks(args.num_runs, envs.single_observation_space.shape[0], rng)
+    groups = [
+        {"params": [net["policy"]], "lr": 0.01},
+        {"params": [net[k] for k in ("w1", "b1", "w2", "b2")], "lr": 0.1},
+    ]
+    optimizer = torch.optim.Adam(groups)
+    episodes, solved, steps = np.zeros(args.num_runs, int), np.zeros(args.num_runs, bool), 0
+    weights = np.zeros((args.num_runs, len(net["policy"][0])))
+    while (running := ~solved & (episodes < args.max_episodes)).any():
+        policy = net["policy"].detach().numpy()
+        weights[running] = (policy[:, :, 1] - policy[:, :, 0])[running]
+        batch = play(envs, weights, running, rng)
+        i = np.flatnonzero(running)
+        optimizer.zero_grad()
+        loss({name: x[i] for name, x in net.items()}, *(x[i] for x in batch), GAMMA).backward()
+        optimizer.step()
+        episodes[i] += 1
+        steps += int(batch[3].sum())
+        solved[i] = batch[2].sum(1)[i].numpy() >= args.solved_return
+    return episodes, solved, weights, steps
 
 
-def main(args: PolicyGradientArgs):
-    known = {name: value for name, value in asdict(args).items() if name in vars(Args())}
-    settings = Args(**known)
-    trials, scores, seconds = learn(args, settings)
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    last, logged, rows = int(trials.episodes.max()), 0, []
-    for k in [k for k in range(1, last + 1) if k <= 100 or k % 10 == 0 or k == last]:
-        summary = summarize(trials, scores)
-        row = {"global_step": int(trials.lengths[:, :k].sum())} | measure(trials, logged, k) | {"time/cpu": seconds}
-        rows.append(row | (summary if k == last else dict.fromkeys(summary)))
-        logged = k
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{describe(rows[-1])}; {args.num_runs} trials, {seconds:.2f} s of CPU time: {args.run_dir}")
+def main(args: random_search.Args):
+    random_search.search = search
+    random_search.train(args)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(PolicyGradientArgs, description=__doc__))
+    main(tyro.cli(random_search.Args, description=__doc__, default=random_search.Args(num_runs=100, num_envs=100)))

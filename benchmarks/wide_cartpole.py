@@ -1,21 +1,19 @@
-"""CartPole with more inputs: does search fail as the number of weights grows, and does a policy gradient?
+"""CartPole with more observations: does search fail as the number of weights grows, and does a policy gradient?
 
     python benchmarks/wide_cartpole.py --method random --num-inputs 16 --run-dir runs/wide
 
-CartPole's four observations and, beside them, numbers that mean nothing: drawn afresh in every step, with mean 0 and
-standard deviation 0.1, about what the pole's angle has. The best policy is the same, its other weights are 0; nothing
-but the number of weights that have to be right changes. The methods are those of algos/random_search.py,
-algos/hill_climbing.py (without and with growing noise) and benchmarks/policy_gradient_post.py.
+CartPole's four observations and beside them noise, drawn anew in every step with mean 0 and standard deviation 0.1,
+about that of the pole's angle. The best policy is the same and its other weights are 0: nothing changes but the number
+of weights that have to be right. The methods are those of algos/random_search.py, algos/hill_climbing.py with growing
+noise and benchmarks/policy_gradient_post.py.
 """
 
+import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import gymnasium as gym
 import numpy as np
-import tyro
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -27,24 +25,8 @@ from benchmarks import policy_gradient_post
 STD = 0.1
 
 
-@dataclass
-class WideArgs:
-    method: Literal["random", "hill", "growth", "gradient"] = "random"
-    """random search, hill climbing, hill climbing with growing noise, the post's policy gradient"""
-    num_inputs: int = 16
-    """observations, four of which are CartPole's"""
-    seed: int = 1
-    """seeds everything"""
-    num_runs: int = 60
-    """independent trials"""
-    max_episodes: int = 1000
-    """episodes after which a trial is given up"""
-    run_dir: Path = Path("runs", "wide")
-    """where metrics.csv goes"""
-
-
 class WideCartPole(CartPoleVectorEnv):
-    """Gymnasium's vectorised CartPole with num_inputs observations."""
+    """Gymnasium's vectorized CartPole with num_inputs observations."""
 
     def __init__(self, num_envs: int, max_episode_steps: int, num_inputs: int):
         super().__init__(num_envs, max_episode_steps)
@@ -75,22 +57,23 @@ def register(num_inputs: int) -> str:
     return env_id
 
 
-def main(args: WideArgs):
-    settings = {"env_id": register(args.num_inputs), "solved_return": 200.0, "seed": args.seed, "run_dir": args.run_dir}
-    settings |= {"num_runs": args.num_runs, "max_episodes": args.max_episodes, "eval_episodes": 20}
-    match args.method:
-        case "random":
-            random_search.train(random_search.Args(**settings))
-        case "hill":
-            hill_climbing.train(hill_climbing.Args(**settings))
-        case "growth":
-            hill_climbing.train(hill_climbing.Args(**settings, noise_growth=0.01))
-        case "gradient":
-            policy_gradient_post.main(policy_gradient_post.PolicyGradientArgs(**settings))
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--method", default="random", choices=["random", "growth", "gradient"])
+    parser.add_argument("--num-inputs", type=int, default=16)
+    parser.add_argument("--num-runs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    args = parser.parse_args()
+    flags = {"env_id": register(args.num_inputs), "num_runs": args.num_runs, "num_envs": args.num_runs}
+    flags |= {"seed": args.seed, "run_dir": args.run_dir}
+    if args.method == "random":
+        random_search.train(random_search.Args(**flags))
+    elif args.method == "growth":
+        hill_climbing.train(hill_climbing.Args(**flags, noise_growth=0.01))
+    else:
+        policy_gradient_post.main(random_search.Args(**flags))
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(WideArgs, description=__doc__))
-    except (random_search.UsageError, hill_climbing.UsageError) as error:
-        raise SystemExit(str(error)) from None
+    main()

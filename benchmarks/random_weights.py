@@ -1,0 +1,53 @@
+"""The fraction of random linear policies that solve CartPole, by an independent simulation: a check of random search.
+
+    python benchmarks/random_weights.py --run-dir runs/random-weights
+
+CartPole's equations in double precision, without Gymnasium: one episode of each of a million weight vectors from
+[-1, 1]^4. One over the fraction of those that reach 200 or 500 steps is the mean number of episodes of a random search.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+BATCH, TERMINATION = 20_000, 12 * 2 * np.pi / 360
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--batches", type=int, default=50, help="of 20,000 weight vectors")
+    args = parser.parse_args()
+    rng, reached, steps = np.random.default_rng(args.seed), {200: 0, 500: 0}, 0
+    for _ in range(args.batches):
+        weights, state = rng.uniform(-1, 1, (4, BATCH)), rng.uniform(-0.05, 0.05, (4, BATCH))
+        for step in range(1, 501):
+            x, v, angle, omega = state
+            force = np.where((weights * state).sum(axis=0) >= 0, 10.0, -10.0)
+            push = (force + 0.05 * omega**2 * np.sin(angle)) / 1.1
+            angular = (9.8 * np.sin(angle) - np.cos(angle) * push) / (0.5 * (4 / 3 - 0.1 * np.cos(angle) ** 2 / 1.1))
+            acceleration = push - 0.05 * angular * np.cos(angle) / 1.1
+            state = np.stack([x + 0.02 * v, v + 0.02 * acceleration, angle + 0.02 * omega, omega + 0.02 * angular])
+            steps += state.shape[1]
+            if step in reached:
+                reached[step] += state.shape[1]  # a step is rewarded even if the pole falls in it
+            standing = (abs(state[0]) <= 2.4) & (abs(state[2]) <= TERMINATION)
+            weights, state = weights[:, standing], state[:, standing]
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    row, total = {"global_step": steps}, args.batches * BATCH
+    for limit, count in reached.items():
+        row |= {
+            f"mean/{limit}": total / count,
+            f"mean/{limit}_se": total / count * np.sqrt((1 - count / total) / count),
+        }
+    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()
