@@ -1,4 +1,4 @@
-"""How well algos/sarsa.py plays Blackjack-v1 as Monte-Carlo control, against the exact solution.
+"""How well algos/sarsa_lambda.py plays Blackjack-v1 as Monte-Carlo control, against the exact solution.
 
     python benchmarks/blackjack.py --run-dir runs/blackjack
 
@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from algos.sarsa import ActionValues, Args, exploration, make_world, play
+from algos.sarsa_lambda import Args, make_env, play
 
 CARDS = {card: 4 / 13 if card == 10 else 1 / 13 for card in range(1, 11)}  # an ace is 1; ten, jack, queen and king: 10
 HANDS = list(itertools.product((False, True), range(12, 21), range(1, 11)))  # usable ace, total, the dealer's card
@@ -94,21 +94,21 @@ def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float
 
 
 def main(arguments: BlackjackArgs):
-    args = Args(env_id="Blackjack-v1", num_runs=arguments.num_runs, total_episodes=arguments.total_episodes)
-    args.seed, args.trace_lambda, args.learning_rate, args.learning_rate_power = arguments.seed, 1.0, 1.0, 0.9
-    args.start_e, args.end_e = 0.2, 0.02
-    cpu = torch.device("cpu")
-    world = make_world(args, cpu)
-    learned, generator = ActionValues(world, args, cpu), torch.Generator().manual_seed(arguments.seed)
-    for _, lengths, finished in play(world, learned, exploration(args), None, True, generator):
-        steps = int(lengths.sum())
-        print(f"\r{finished} of {args.total_episodes} hands", end="", file=sys.stderr, flush=True)
-    q, visits = learned.q[:, : world.num_states], learned.visits[:, : world.num_states]  # [runs, states, actions]
-    pooled = (q * visits).sum(dim=0) / visits.sum(dim=0).clamp(min=1)
+    args = Args(trace_lambda=1.0, learning_rate_power=0.9)
+    env, shape = make_env("Blackjack-v1")
+    env.reset(seed=arguments.seed)
+    rng, steps = np.random.default_rng(arguments.seed), 0
+    q, visits = np.zeros((2, arguments.num_runs, *shape))  # [runs, total, dealer's card, usable ace, action]
+    for episode in tqdm(range(arguments.total_episodes), disable=None):
+        epsilon = 0.2 + (0.02 - 0.2) * episode / arguments.total_episodes
+        for i in range(arguments.num_runs):
+            _, length, _ = play(env, q[i], visits[i], epsilon, 1.0, args, rng)
+            steps += length
+    pooled = (q * visits).sum(axis=0) / visits.sum(axis=0).clip(1)
 
-    def hits(table: torch.Tensor, ace: bool, total: int, dealer: int) -> bool:
-        stick, hit = table[world.number((total, dealer, int(ace)))].tolist()
-        return hit > stick
+    def hits(table: np.ndarray, ace: bool, total: int, dealer: int) -> bool:
+        stick, hit = table[total, dealer, int(ace)]
+        return bool(hit > stick)
 
     optimum, best = solve()
     value, _ = solve(lambda *hand: hits(pooled, *hand))

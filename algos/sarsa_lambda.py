@@ -1,0 +1,290 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["gymnasium[toy-text]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
+# ///
+"""SARSA(lambda), Watkins's Q(lambda) and Monte-Carlo control: eligibility traces with a table of action values.
+
+    python algos/sarsa_lambda.py
+    python algos/sarsa_lambda.py --watkins
+    python algos/sarsa_lambda.py --env-id Blackjack-v1 --trace-lambda 1 --learning-rate 1 --learning-rate-power 1
+
+The trace of a state and action decays by gamma lambda per step since its visit; every TD error updates all action
+values in proportion to their traces. Lambda 0 is SARSA. Lambda 1 with sample averages (the third command) is
+Monte-Carlo control, exactly so where no state is visited twice in an episode, as in Blackjack. Watkins's Q(lambda) is
+off-policy: its targets use the best next action, and an action that is not greedy cuts the trace.
+
+Python steps the environment for one run after the other; a table this small gains nothing from a GPU.
+
+Watkins 1989, "Learning from delayed rewards": Q(lambda).
+Singh & Sutton 1996, "Reinforcement learning with replacing eligibility traces".
+Sutton & Barto 2018, "Reinforcement learning", 2nd edition: sections 5.3, 12.7 and 12.10, examples 5.3, 6.5 and 6.6.
+Conventions: equal values are a tie, broken at random; an episode cut off by the time limit is bootstrapped; the step
+size is part of the trace, so that a decreasing one is that of the visit.
+"""
+
+import csv
+import json
+import math
+import re
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import gymnasium as gym
+import numpy as np
+import tyro
+from gymnasium.spaces import Discrete, Tuple
+from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+from tqdm import tqdm
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args:
+    exp_name: str = Path(__file__).stem
+    """name of the experiment"""
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
+    track: bool = False
+    """log to Weights & Biases as well"""
+    wandb_project_name: str = "classics"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases team"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
+
+    env_id: str = "CliffWalking-v1"
+    """WindyGridworld, or a Gymnasium environment with discrete observations (or a tuple of them) and actions"""
+    num_runs: PositiveInt = 20
+    """independent runs"""
+    total_episodes: PositiveInt = 500
+    """episodes of each run"""
+    max_steps: PositiveInt = 10_000
+    """time limit of an episode, in steps"""
+    eval_episodes: PositiveInt = 1
+    """episodes of each run's greedy policy at the end, of at most 1,000 steps"""
+    watkins: bool = False
+    """Watkins's Q(lambda)"""
+    trace_lambda: Fraction = 0.8
+    """decay of the traces"""
+    trace: Literal["replacing", "clearing", "accumulating"] = "replacing"
+    """a visit sets the trace to 1; and those of the state's other actions to 0; adds 1"""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """step size alpha"""
+    learning_rate_power: Fraction = 0.0
+    """the n-th update of a value has step size learning_rate / n ** power: 0 is constant, 1 a sample average"""
+    gamma: Fraction = 1.0
+    """discount per step"""
+    start_e: Fraction = 0.1
+    """initial epsilon, the probability of a random action"""
+    end_e: Fraction = 0.1
+    """final epsilon; it changes linearly over the episodes"""
+
+
+# --- the algorithm ---------------------------------------------------------------------------
+
+
+def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:
+    """An action for action values q [actions]; ties are broken at random."""
+    if rng.random() < epsilon:
+        return int(rng.integers(len(q)))
+    best = np.flatnonzero(q == q.max())
+    return int(best[rng.integers(len(best))])
+
+
+def play(
+    env: gym.Env, q: np.ndarray, visits: np.ndarray, epsilon: float, learning_rate: float, args: Args, rng
+) -> tuple[float, int, bool]:
+    """An episode that updates q [*states, actions] and visits in place: return, length, terminated."""
+    trace, total, length, ended = np.zeros_like(q), 0.0, 0, False
+    state, _ = env.reset()
+    action = epsilon_greedy(q[state], epsilon, rng)
+    while not ended:
+        next_state, reward, terminated, truncated, _ = env.step(action)
+        next_action = epsilon_greedy(q[next_state], epsilon, rng)
+        greedy = q[next_state][next_action] == q[next_state].max()
+        next_value = q[next_state].max() if args.watkins else q[next_state][next_action]
+        delta = reward + args.gamma * (not terminated) * next_value - q[state][action]
+
+        visits[state][action] += 1
+        step_size = learning_rate / visits[state][action] ** args.learning_rate_power
+        if args.trace == "clearing":
+            trace[state] = 0
+        if args.trace == "accumulating":
+            trace[state][action] += step_size
+        else:
+            trace[state][action] = step_size
+        q += delta * trace
+        trace *= args.gamma * args.trace_lambda
+        if args.watkins and not greedy:
+            trace[:] = 0
+        total, length = total + reward, length + 1
+        ended = terminated or truncated or length == args.max_steps
+        state, action = next_state, next_action
+    return total, length, terminated
+
+
+# --- environments ----------------------------------------------------------------------------
+
+
+class WindyGridworld(gym.Env):
+    """Example 6.5: 7 x 10 cells; up, right, down, left; the wind blows up the middle columns."""
+
+    observation_space, action_space = Discrete(70), Discrete(4)
+
+    def reset(self, seed: int | None = None, options: dict | None = None):
+        self.row, self.column = 3, 0
+        return 30, {}
+
+    def step(self, action: int):
+        down, right = [(-1, 0), (0, 1), (1, 0), (0, -1)][action]
+        wind = [0, 0, 0, 1, 1, 1, 2, 2, 1, 0][self.column]
+        self.row, self.column = min(max(self.row + down - wind, 0), 6), min(max(self.column + right, 0), 9)
+        return self.row * 10 + self.column, -1.0, (self.row, self.column) == (3, 7), False, {}
+
+
+def make_env(env_id: str) -> tuple[gym.Env, list[int]]:
+    """The environment, without its own time limit, and the shape of its table of action values."""
+    try:
+        env = WindyGridworld() if env_id == "WindyGridworld" else gym.make(env_id).unwrapped
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise UsageError(f"--env-id {env_id}: {error}") from None
+    observation = env.observation_space
+    parts = [*(observation if isinstance(observation, Tuple) else [observation]), env.action_space]
+    if not all(isinstance(part, Discrete) and part.start == 0 for part in parts):
+        raise UsageError(f"--env-id {env_id}: needs discrete observations and actions, numbered from 0")
+    return env, [int(part.n) for part in parts]
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def mean_and_error(name: str, x: np.ndarray) -> dict:
+    """Mean over runs and its standard error, None where there are too few: x [runs]."""
+    error = x.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else None
+    return {name: x.mean() if len(x) else None, f"{name}_se": error}
+
+
+def evaluate(env: gym.Env, q: np.ndarray, args: Args, rng: np.random.Generator) -> dict:
+    """Greedy episodes of every run; one that does not terminate within 1,000 steps has no return."""
+    returns = np.full((len(q), args.eval_episodes), math.nan)
+    args = replace(args, max_steps=min(args.max_steps, 1000))
+    for i, k in np.ndindex(returns.shape):
+        total, _, terminated = play(env, q[i], np.zeros_like(q[i]), 0.0, 0.0, args, rng)
+        returns[i, k] = total if terminated else math.nan
+    means = [x[~np.isnan(x)].mean() for x in returns if not np.isnan(x).all()]  # of each run
+    return mean_and_error("eval/episodic_return", np.array(means)) | {"eval/share_ended": 1 - np.isnan(returns).mean()}
+
+
+def train(args: Args) -> dict:
+    """Train; returns the last row of metrics.csv."""
+    env, shape = make_env(args.env_id)
+    env.reset(seed=args.seed)
+    rng = np.random.default_rng(args.seed)
+    q, visits = np.zeros((2, args.num_runs, *shape))
+    returns, lengths = np.zeros((2, args.num_runs, args.total_episodes))
+    run, start, global_step, logged = Run(args, args.env_id), time.perf_counter(), 0, 0
+    log_every = math.ceil(args.total_episodes / 500)
+
+    for episode in tqdm(range(args.total_episodes), unit="episode", disable=None):
+        epsilon = args.start_e + (args.end_e - args.start_e) * episode / args.total_episodes
+        for i in range(args.num_runs):
+            result = play(env, q[i], visits[i], epsilon, args.learning_rate, args, rng)
+            returns[i, episode], lengths[i, episode], _ = result
+        global_step += int(lengths[:, episode].sum())
+        if (episode + 1) % log_every and episode + 1 < args.total_episodes:
+            continue
+        row = {
+            "global_step": global_step,
+            "charts/episode": episode + 1,
+            **mean_and_error("charts/episodic_return", returns[:, logged : episode + 1].mean(axis=1)),
+            **mean_and_error("charts/episodic_return_100", returns[:, max(0, episode - 99) : episode + 1].mean(axis=1)),
+            "charts/episodic_length": lengths[:, logged : episode + 1].mean(),
+            "charts/SPS": global_step / (time.perf_counter() - start),
+            **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
+        }
+        logged = episode + 1
+        if logged == args.total_episodes:
+            row |= evaluate(env, q, args, rng)
+        run.log(row)
+
+    np.savez(run.dir / "model.npz", q=q, visits=visits)
+    save_curve(run, "charts/episodic_return_100")
+    run.close("curve.png")
+    share, greedy = row["eval/share_ended"], row["eval/episodic_return"]
+    print(f"greedy return {'none' if greedy is None else f'{greedy:.2f}'}, {share:.0%} of its episodes end: {run.dir}")
+    return row
+
+
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 20 else "")
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.set_title(run.dir.name, parse_math=False)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
+
+
+if __name__ == "__main__":
+    try:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None
