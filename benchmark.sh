@@ -380,7 +380,7 @@ tradeoffs-mnist   | 1 | 1 | python benchmarks/tradeoffs.py --dataset mnist --siz
 [vae]
 
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
-vae-mnist                 | 1-3 | 1   | python gen/vae.py --dataset mnist --epochs 10
+vae-mnist-{float32,bf16}  | 1-3 | 1   | python gen/vae.py --dataset mnist --epochs 10 {,--bf16}
 vae-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/vae.py --dataset mnist --epochs 3 {,--bf16}
 examples-vae              | 1   | 1   | python benchmarks/peers/examples_vae.py --epochs 10
 examples-speed            | 1-3 | all | python benchmarks/peers/examples_vae.py --epochs 3

@@ -18,6 +18,7 @@ import argparse
 import builtins
 import csv
 import gzip
+import importlib
 import os
 import re
 import runpy
@@ -29,6 +30,20 @@ from pathlib import Path
 import torch
 
 REPOSITORY, COMMIT = "https://github.com/pytorch/examples", "77f55b912142e11fcfdf5b530231fb9c52f181e8"
+
+
+def import_torchvision():
+    """Beside CPU-only torch its compiled operators do not load: declare the two that it asks for, uncalled here."""
+    try:
+        return importlib.import_module("torchvision"), None
+    except RuntimeError:
+        operators = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return importlib.import_module("torchvision"), operators  # which vanish when nothing holds them
+
+
+torchvision, OPERATORS = import_torchvision()
 
 
 def clone(folder: Path):
