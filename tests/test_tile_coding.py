@@ -1,186 +1,158 @@
-"""Tile coding: the tiles against their geometry, the updates against a loop in plain Python; mountain car learned."""
+"""Tiles against counting, the update against a dense gradient, mountain car."""
 
 import csv
-import itertools
-import subprocess
-import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
-import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
-from algos.tile_coding import (
-    END,
-    HALT,
-    PLAYING,
-    ActionValues,
-    Args,
-    TileCoder,
-    UsageError,
-    exploration,
-    make_world,
-    play,
-    train,
-)
+import algos.tile_coding
+from algos.tile_coding import Args, TileCoder, epsilon_greedy, evaluate, mean_and_error, play, train
 
-CPU = torch.device("cpu")
-SQUARE = Box(np.array([-1.0, 0.0]), np.array([3.0, 8.0]), dtype=np.float64)
+LOW, HIGH = np.array([-1.0, 0.0]), np.array([1.0, 4.0])
 
 
-class Ring:
-    """One number on a ring of length 1: action 1 moves it on, action 0 ends the episode. Remembers its steps."""
-
-    def __init__(self, num_runs: int):
-        self.num_actions, self.obs, self.log = 2, torch.zeros(num_runs, 1), [[] for _ in range(num_runs)]
-
-    def step(self, states, actions):
-        before, playing = self.obs.clone(), states == PLAYING
-        self.obs = torch.where((playing & (actions == 1))[:, None], (before + 0.17) % 1, before)
-        self.obs[states == END] = 0.05
-        next_states = torch.where(playing & (actions == 0), END, torch.where(states == END, PLAYING, states))
-        rewards = torch.where(playing, before[:, 0].double() + actions, 0.0)
-        for i, log in enumerate(self.log):
-            if states[i] == END:
-                log.append([])
-            elif states[i] == PLAYING:
-                step = before[i].tolist(), int(actions[i]), float(rewards[i]), self.obs[i].tolist()
-                log[-1].append((*step, bool(next_states[i] == END)))
-        return self.obs.double(), next_states, rewards
+def test_every_tiling_has_one_active_tile_whose_width_is_a_part_of_the_range():
+    tiles, tiling_size = TileCoder(LOW, HIGH, num_tilings=4, num_tiles=5), 36
+    assert tiles.num_features == 4 * tiling_size
+    for obs in np.random.default_rng(0).uniform(LOW - 0.1, HIGH + 0.1, size=(500, 2)):
+        active = tiles(obs)
+        assert (active // tiling_size).tolist() == [0, 1, 2, 3]  # and outside the box the nearest tile
+    line = np.array([tiles(np.array([x, 1.0])) for x in np.linspace(-1, 1, 20_001)])
+    for t in range(4):
+        changes = np.flatnonzero(np.diff(line[:, t])) / 10_000 - 1
+        assert changes == pytest.approx((np.arange(1, 6) - t / 4) * 0.4 - 1, abs=1e-3)
 
 
-def test_an_observation_lies_in_one_tile_of_every_grid():
-    tiles = TileCoder(SQUARE, 8, 4, CPU)
-    assert tiles.num_features == 8 * 5 * 5
-    obs = torch.rand(1000, 2, dtype=torch.float64) * torch.tensor([4.0, 8.0]) + torch.tensor([-1.0, 0.0])
-    found = tiles(obs)
-    assert found.shape == (1000, 8)
-    assert torch.equal(found // 25, torch.arange(8).expand(1000, 8))
-    corners = tiles(torch.tensor([[-1.0, 0.0], [3.0, 8.0], [9.0, -9.0]]))  # outside is as on the edge
-    assert int(corners.min()) >= 0 and int(corners.max()) < tiles.num_features
-    assert len(tiles(torch.cartesian_prod(torch.linspace(-1, 3, 99), torch.linspace(0, 8, 99))).unique()) >= 190
+def test_tilings_are_offset_by_one_and_three_parts_of_a_tile():
+    tiles = TileCoder(np.zeros(2), np.full(2, 8.0), num_tilings=8, num_tiles=8)  # tiles of width 1
+    for t in range(8):
+        x, y = (1 - t / 8) % 1, (1 - 3 * t / 8) % 1  # the first borders inside the box
+        for axis, border in ((0, x), (1, y)):
+            below, above = np.full(2, 0.01), np.full(2, 0.01)
+            below[axis], above[axis] = border - 0.001, border + 0.001
+            assert border == 0 or tiles(below)[t] != tiles(above)[t]
 
 
-def test_a_tile_is_as_wide_as_it_should_be_and_the_grids_are_displaced():
-    tiles = TileCoder(SQUARE, 8, 4, CPU)
-    for dim, width in ((0, 1.0), (1, 2.0)):
-        obs = torch.tensor([[0.3, 3.1]] * 1601, dtype=torch.float64)
-        obs[:, dim] += torch.linspace(0, width, 1601, dtype=torch.float64)
-        found = tiles(obs)
-        assert ((found[1:] != found[:-1]).sum(dim=0) == 1).all()  # over one width every grid changes its tile once
-        changes = (found[1:] != found[:-1]).int().argmax(dim=0)
-        assert len(changes.unique()) == 8  # and no two of them at the same place
-        assert (changes.sort().values.diff() - 200).abs().max() <= 1  # but evenly spread
+def test_different_corners_share_no_tile_and_neighbours_share_most():
+    tiles = TileCoder(LOW, HIGH, num_tilings=8, num_tiles=8)
+    corners = [tiles(np.array([x, y])) for x in (-1, 1) for y in (0, 4)]
+    assert len(np.unique(corners)) == 32 and tiles.num_features > max(map(max, corners))
+    near = set(tiles(np.array([0.01, 2.03]))) & set(tiles(np.array([0.02, 2.04])))
+    assert len(near) >= 6
 
 
-def test_what_is_learned_holds_for_neighbours_as_far_as_they_share_tiles():
-    tiles = TileCoder(SQUARE, 8, 4, CPU)
-    here = tiles(torch.tensor([[0.5, 4.0]]))
-    for step, least, most in ((0.01, 7, 8), (0.5, 3, 5), (1.01, 0, 0)):
-        shared = int((tiles(torch.tensor([[0.5 + step, 4.0]])) == here).sum())
-        assert least <= shared <= most
+class RandomWorld(gym.Env):
+    """Random observations and rewards; keeps what happened."""
+
+    observation_space, action_space = Box(LOW, HIGH, dtype=np.float64), Discrete(3)
+
+    def __init__(self, terminates: bool):
+        self.rng, self.terminates, self.steps = np.random.default_rng(0), terminates, []
+
+    def reset(self, seed=None, options=None):
+        self.obs, self.steps = np.array([0.0, 1.0]), []
+        return self.obs, {}
+
+    def step(self, action):
+        next_obs, reward = self.rng.uniform(LOW / 4, HIGH / 4), float(self.rng.normal())
+        over = len(self.steps) == 24
+        self.steps.append((self.obs, action, reward, next_obs, over and self.terminates))
+        self.obs = next_obs
+        return next_obs, reward, over and self.terminates, over, {}  # Gymnasium's TimeLimit truncates then, too
 
 
-@pytest.mark.parametrize("trace", ["replacing", "accumulating"])
-@pytest.mark.parametrize("trace_lambda", [0.0, 0.7])
-def test_it_learns_what_the_textbooks_loop_learns(trace, trace_lambda):
-    args = Args(num_runs=3, total_episodes=10, num_tilings=4, num_tiles=3, gamma=0.9, learning_rate=0.4)
-    args.trace, args.trace_lambda, args.start_e, args.end_e = trace, trace_lambda, 0.5, 0.5
-    world, tiles = Ring(3), TileCoder(Box(0.0, 1.0, (1,), np.float64), 4, 3, CPU)
-    values = ActionValues(world, tiles, args, CPU)
-    generator = torch.Generator().manual_seed(0)
-    *_, (returns, lengths, _) = play(world, values, exploration(args), None, True, generator)
-    for run, episodes in enumerate(world.log):
-        weights = np.zeros((tiles.num_features, 2))
-        assert lengths[run].tolist() == [len(episode) for episode in episodes]
-        for episode, total in zip(episodes, returns[run].tolist(), strict=True):
-            e = np.zeros_like(weights)
-            assert total == pytest.approx(sum(step[2] for step in episode))
-            for t, (obs, action, reward, next_obs, over) in enumerate(episode):
-                active = tiles(torch.tensor([obs], dtype=torch.float64))[0].numpy()
-                following = tiles(torch.tensor([next_obs], dtype=torch.float64))[0].numpy()
-                target = reward + (0 if over else 0.9 * weights[following, episode[t + 1][1]].sum())
-                delta = target - weights[active, action].sum()
-                e *= 0.9 * trace_lambda
-                e[active, action] = 1 if trace == "replacing" else e[active, action] + 1
-                weights += 0.4 / 4 * delta * e
-        assert values.weights[run].numpy() == pytest.approx(weights, abs=1e-12)
+@pytest.mark.parametrize("trace", ["replacing", "clearing", "accumulating"])
+@pytest.mark.parametrize("terminates", [False, True])
+def test_the_update_is_semi_gradient_sarsa_with_a_trace_for_every_weight(trace, terminates, monkeypatch):
+    choices, act = [], epsilon_greedy
+    monkeypatch.setattr(algos.tile_coding, "epsilon_greedy", lambda *a: choices.append(act(*a)) or choices[-1])
+    env, tiles = RandomWorld(terminates), TileCoder(LOW, HIGH, 4, 3)
+    args = Args(trace=trace, num_tilings=4, epsilon=0.4, gamma=0.9, trace_lambda=0.7, learning_rate=0.3)
+    weights = np.zeros((tiles.num_features, 3))
+    total, length = play(env, tiles, weights, args, np.random.default_rng(1))
+
+    def x(obs, action):  # the binary features of an observation and an action
+        features = np.zeros_like(w)
+        features[tiles(obs), action] = 1
+        return features
+
+    w, z = np.zeros_like(weights), np.zeros_like(weights)
+    for (obs, a, reward, next_obs, terminated), a2 in zip(env.steps, choices[1:], strict=True):
+        target = reward + (0 if terminated else 0.9 * (w * x(next_obs, a2)).sum())
+        delta, visited = target - (w * x(obs, a)).sum(), x(obs, a)
+        z *= 0.9 * 0.7
+        if trace == "accumulating":
+            z += visited
+        else:
+            z[visited == 1] = 1
+        if trace == "clearing":
+            z[sum(x(obs, b) for b in range(3) if b != a) == 1] = 0
+        w += 0.3 / 4 * delta * z
+    assert weights == pytest.approx(w) and length == 25
+    assert total == pytest.approx(sum(reward for _, _, reward, *_ in env.steps))
+    assert [a for _, a, *_ in env.steps] == choices[:-1]  # the action in the target is the one taken
 
 
-def test_an_episode_that_is_cut_off_is_bootstrapped():
-    args = Args(num_runs=2, total_episodes=60, num_tilings=2, num_tiles=1, gamma=0.5, max_steps=4, trace_lambda=0.0)
-
-    class Standing(Ring):
-        def step(self, states, actions):
-            obs, next_states, _ = super().step(states, torch.ones_like(actions))
-            return torch.zeros_like(obs), next_states, (states == PLAYING).double()
-
-    world, tiles = Standing(2), TileCoder(Box(0.0, 1.0, (1,), np.float64), 2, 1, CPU)
-    values = ActionValues(world, tiles, args, CPU)
-    *_, (returns, lengths, _) = play(world, values, exploration(args), 4, True, torch.Generator().manual_seed(0))
-    rows = values.rows(torch.zeros(2, 1, dtype=torch.float64))
-    assert values.q(rows).amax(dim=1).tolist() == pytest.approx([2.0, 2.0], rel=1e-3)  # 1 / (1 - gamma)
-    assert returns.unique().tolist() == lengths.unique().tolist() == [4.0]
+@pytest.mark.parametrize("terminates", [False, True])
+def test_an_episode_that_terminates_on_the_last_allowed_step_has_ended(terminates):
+    env, tiles = RandomWorld(terminates), TileCoder(LOW, HIGH, 4, 3)
+    weights = np.random.default_rng(2).normal(size=(1, tiles.num_features, 3))
+    row = evaluate(env, tiles, weights, Args(eval_episodes=1), np.random.default_rng(0))
+    assert row["eval/share_ended"] == terminates
+    assert row["eval/episodic_return"] == pytest.approx(sum(reward for _, _, reward, *_ in env.steps))
+    assert all(a == weights[0, tiles(obs)].sum(axis=0).argmax() for obs, a, *_ in env.steps)  # greedy
 
 
-def test_halted_runs_stay_where_they_are():
-    world, _ = make_world(Args(num_runs=2), CPU)
-    obs, states, rewards = world.step(torch.tensor([HALT, END]), torch.zeros(2, dtype=torch.int64))
-    again, states, rewards = world.step(torch.tensor([HALT, PLAYING]), torch.tensor([2, 2]))
-    assert states.tolist() == [HALT, PLAYING] and rewards.tolist() == [0, -1]
-    assert torch.equal(obs[0], again[0]) and not torch.equal(obs[1], again[1])
+def test_the_policy_explores_and_breaks_ties_at_random():
+    q, rng = np.array([1.0, 3.0, 3.0, -2.0]), np.random.default_rng(0)
+    shares = np.bincount([epsilon_greedy(q, 0.4, rng) for _ in range(20_000)], minlength=4) / 20_000
+    assert shares == pytest.approx([0.1, 0.4, 0.4, 0.1], abs=0.015)
+
+
+def test_errors_are_over_runs(monkeypatch):
+    assert mean_and_error("x", np.array([1.0, 2.0, 6.0])) == {"x": 3.0, "x_se": pytest.approx(7**0.5 / 3**0.5)}
+    seen, rng = [], np.random.default_rng(0)
+    monkeypatch.setattr(algos.tile_coding, "mean_and_error", lambda name, x: seen.append(x) or {})
+    evaluate(RandomWorld(True), TileCoder(LOW, HIGH, 1, 1), np.zeros((3, 4, 3)), Args(eval_episodes=5), rng)
+    assert seen[0].shape == (3,)  # fifteen episodes, three independent numbers
+
+
+def test_mountain_car(tmp_path):
+    row = train(Args(run_dir=tmp_path / "run", num_runs=3, total_episodes=60))
+    assert -160 < row["eval/episodic_return"] < -85 and row["eval/share_ended"] > 0.8
+    assert row["charts/episodic_return"] == -row["charts/episodic_length"]
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.npz"}
 
 
 def rows(folder):
     with (folder / "metrics.csv").open(newline="") as file:
-        clocks = ("charts/SPS", "time/elapsed")
-        return [{k: v for k, v in row.items() if k not in clocks} for row in csv.DictReader(file)]
-
-
-def test_it_drives_out_of_the_valley(tmp_path):
-    row = train(Args(num_runs=3, total_episodes=50, eval_episodes=3, run_dir=tmp_path))
-    assert row["eval/episodic_return"] > -170  # a car that has learned nothing gets -200
-    names = {"args.json", "metrics.csv", "curve.png", "costs.png", "weights.npy"}
-    assert {path.name for path in tmp_path.iterdir()} == names
-    assert np.load(tmp_path / "weights.npy").shape == (3, 8 * 81, 3)
+        return [{k: v for k, v in row.items() if k != "charts/SPS"} for row in csv.DictReader(file)]
 
 
 def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        args = Args(env_id="Acrobot-v1", num_tiles=1, num_runs=2, total_episodes=2, max_steps=40, eval_episodes=1)
-        args.seed, args.run_dir, args.start_e = seed, tmp_path / name, 0.5
-        train(args)
-    a, b, c = (np.load(tmp_path / name / "weights.npy") for name in "abc")
-    assert rows(tmp_path / "a") == rows(tmp_path / "b")
-    assert np.array_equal(a, b) and not np.array_equal(a, c)
+        train(Args(run_dir=tmp_path / name, num_runs=2, total_episodes=3, eval_episodes=1, seed=seed))
+    a, b, c = (np.load(tmp_path / name / "model.npz")["weights"] for name in "abc")
+    assert rows(tmp_path / "a") == rows(tmp_path / "b") and (a == b).all() and (a != c).any()
+    assert (a[0] != a[1]).any()  # the runs differ
 
 
 @pytest.mark.parametrize(
     "args, complaint",
     [
         ({"env_id": "CartPole-v1"}, "bounds"),
-        ({"env_id": "FrozenLake-v1"}, "a few numbers"),
-        ({"env_id": "Pendulum-v1"}, "discrete actions"),
-        ({"env_id": "Acrobot-v1", "num_tiles": 20}, "--num-tiles"),
+        ({"env_id": "MountainCarContinuous-v0"}, "discrete actions"),
+        ({"env_id": "FrozenLake-v1"}, "vector of observations"),
+        ({"env_id": "Acrobot-v1"}, "--num-tiles"),
         ({"env_id": "NoSuchEnv-v0"}, "doesn't exist"),
-        ({"num_tilings": 0}, "--num-tilings"),
-        ({"trace_lambda": 1.5}, "--trace-lambda"),
-        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"trace": "dutch"}, "trace"),
+        ({"epsilon": -0.1}, "epsilon"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(args, complaint, tmp_path):
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(ValueError, match=complaint):  # UsageError, or pydantic's ValidationError
         train(Args(**args, run_dir=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-def test_the_command_line_says_it_in_one_message_without_a_traceback(tmp_path):
-    command = [sys.executable, "algos/tile_coding.py", "--env-id", "CartPole-v1", "--run-dir", str(tmp_path / "x")]
-    done = subprocess.run(command, capture_output=True, check=False, text=True)
-    assert done.returncode == 1 and "--env-id" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_the_offsets_leave_no_two_grids_alike():
-    for num_tilings, dims in itertools.product((2, 4, 8, 16), (1, 2, 3)):
-        tiles = TileCoder(Box(0.0, 1.0, (dims,), np.float64), num_tilings, 2, CPU)
-        assert len(set(map(tuple, tiles.offsets.tolist()))) == num_tilings
