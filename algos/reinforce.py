@@ -195,7 +195,6 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
     mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a display
-
     options = {"render_mode": "rgb_array"} if args.capture_video else {}
 
     def make(i: int) -> gym.Env:
@@ -262,6 +261,7 @@ def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
+    Distribution.set_default_validate_args(False)  # NaN is reported by Run.log
     rng = np.random.default_rng(args.seed)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     envs = make_envs(args, args.num_envs)
@@ -301,7 +301,7 @@ def train(args: Args) -> dict:
                 "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
                 "charts/SPS": global_step / (time.perf_counter() - start),
                 **losses,
-                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 0 else None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var else None,
             }
             run.log(row)
             bar.update(len(obs))
