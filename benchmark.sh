@@ -21,7 +21,7 @@ zoo='--total-timesteps 1000000 --num-envs 2 --num-steps 1024 --gae-lambda 0.95 -
 # the post's experiments: ten environments, whose steps add up to 1,000, 5,000 or 20,000 an update
 post='--env-id {Reacher,Swimmer,HalfCheetah}-v5 --gamma {0.95,0.99,0.99} --total-timesteps {1000000,2000000,3000000}'
 post="$post --num-envs 10"
-again='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 300000 --num-envs 10'
+again='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 150000 --num-envs 10'
 adapt='--num-steps 100 --max-kl 0.001 --adapt'
 margin='--adapt-margin 0.05'
 humanoid='--env-id Humanoid-v5 --total-timesteps 1000000 --num-envs 10'
@@ -43,9 +43,8 @@ credits='{return,return,return,reward-to-go,reward-to-go,reward-to-go}'
 baselines='{none,mean,value,none,mean,value}'
 names='{return-none,return-mean,return-value,togo-none,togo-mean,togo-value}'
 
-# the natural gradient: steps of one length, measured in two ways
-kl_sizes='{0.001,0.002,0.005,0.01,0.02,0.05}'
-parameter_sizes='{0.005,0.02,0.05,0.2,0.5,2}'
+# the natural gradient: KL divergence of a step, in nats
+kl_sizes='{0.0005,0.002,0.005,0.02}'
 
 # Q-learning on the ten newest transitions, each of them once
 no_replay='--buffer-size 10 --batch-size 10'
@@ -113,7 +112,7 @@ trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl-margin     | 1-2 | 1 | python a
 trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt both $margin
 trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.001 --value linear
 
-# the first 300,000 steps of two of them, to compare versions of the code
+# the first 150,000 steps of two of them, to compare versions of the code
 trpo-again-reacher-steps1000  | 1 | 1 | python algos/trpo_parallel.py $again --num-steps 100 --max-kl 0.001
 trpo-again-reacher-adapt-both | 1 | 1 | python algos/trpo_parallel.py $again $adapt both
 
@@ -186,11 +185,11 @@ gridworld-parameter | 1    | 1 | python benchmarks/one_parameter.py
 [actor_critic]
 
 # the bars: 475 on CartPole, 950 on the inverted pendulum, each within 500,000 steps
-ac-cartpole  | 1-5 | 1 | python algos/actor_critic.py --total-timesteps 200000
-ac-pendulum  | 1-3 | 1 | python algos/actor_critic.py --env-id InvertedPendulum-v5 --total-timesteps 300000
+ac-cartpole  | 1-5 | 1 | python algos/actor_critic.py
+ac-pendulum  | 1-3 | 1 | python algos/actor_critic.py --env-id InvertedPendulum --total-timesteps 300000
 
 # from the post's single step to many
-ac-steps-{1,4,16,128} | 1-2 | 1 | python algos/actor_critic.py --total-timesteps 200000 --num-steps {1,4,16,128} --log-every {32,8,2,1} --learning-rate {0.001,0.002,0.005,0.005} --value-learning-rate {0.002,0.004,0.01,0.01} --value-epochs {1,2,5,5}
+ac-steps-{1,4,16,128} | 1-2 | 1 | python algos/actor_critic.py --num-steps {1,4,16,128} --learning-rate {0.001,0.002,0.005,0.005} --value-learning-rate {0.001,0.002,0.003,0.003} --value-epochs {1,2,5,10}
 
 # CPU seconds to 475, beside stable-baselines3
 sb3-to475-a2c  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm a2c --stop-return 475
@@ -198,13 +197,10 @@ sb3-to475-ppo  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm p
 
 [natural_gradient]
 
-# steepest steps by length, in KL divergence and in parameters
-ng-kl-$kl_sizes                 | 1-5 | 1 | python algos/natural_gradient.py --step-size $kl_sizes
-ng-parameters-$parameter_sizes  | 1-5 | 1 | python algos/natural_gradient.py --metric parameters --step-size $parameter_sizes
-
-# a hidden layer, and another environment; kl and scores are the same matrix
-ng-units-{kl,scores,parameters} | 1-3 | 1 | python algos/natural_gradient.py --policy-units 16 --damping 0.01 --metric {kl,scores,parameters} --step-size {0.005,0.005,0.05}
-ng-acrobot-{kl,parameters}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --metric {kl,parameters} --step-size {0.005,0.05}
+# steps of one KL divergence along the natural and along the plain gradient
+ng-natural-$kl_sizes            | 1-3 | 1 | python algos/natural_gradient.py --step-size $kl_sizes
+ng-plain-$kl_sizes              | 1-3 | 1 | python algos/natural_gradient.py --damping 1000000 --step-size $kl_sizes
+ng-acrobot-{natural,plain}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --damping {0.001,1000000} --step-size 0.005
 
 # a classifier by plain and natural gradient
 ng-classifier                   | 1   | 1 | python benchmarks/classifier_natural_gradient.py
@@ -254,18 +250,12 @@ dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50
 
 [dyna2]
 
-# Connect Four at 100 simulations per move: each memory, both, and UCT; learning curves of the long-term memory
-dyna2-default       | 1   | 1 | python algos/dyna2.py
-dyna2-learn         | 1-3 | 1 | python algos/dyna2.py --memory long --total-episodes 240
-dyna2-long-uct      | 1-3 | 1 | python benchmarks/dyna2_match.py --players long uct --episodes 1 4 15 60 240
-dyna2-short-uct     | 1-3 | 1 | python benchmarks/dyna2_match.py --players short uct
-dyna2-both-uct      | 1-3 | 1 | python benchmarks/dyna2_match.py --players both uct
-dyna2-both-short    | 1-3 | 1 | python benchmarks/dyna2_match.py --players both short
-dyna2-both-long     | 1-3 | 1 | python benchmarks/dyna2_match.py --players both long
-dyna2-{short,both}-uct-30 | 1-3 | 1 | python benchmarks/dyna2_match.py --simulations 30 --players {short,both} uct
+# learning with search before every move, and without
+dyna2           | 1-3 | 1 | python algos/dyna2.py
+dyna2-no-search | 1-3 | 1 | python algos/dyna2.py --simulations 0 --num-games 256 --total-episodes 15360
 
-# the cliff with a model counted from experience, by each memory and by both
-dyna2-cliff-{long,short,both} | 1 | 1 | python algos/dyna2.py --env-id CliffWalking-v1 --gamma 1 --num-runs 10 --total-episodes 8 --simulations 4 --max-depth 15 --memory {long,short,both}
+# matches at 100 simulations per move, every seed with a long-term memory of its own
+dyna2-match     | 1-3 | 1 | python benchmarks/dyna2_match.py --pairs both:uct short:uct long:uct both:short both:long
 
 [sarsa]
 
@@ -317,25 +307,23 @@ td-true-online-{0,0.4,0.8,0.9,0.95,0.975,0.99,1} | 1 | 1 | python algos/td_lambd
 [dynamic_programming]
 
 # the book's numbers: Figure 4.1, its sweeps until nothing changes by 0.0001, Example 3.5
-dp-random-4x4      | 1 | 1 | python algos/dynamic_programming.py --no-improve
-dp-theta           | 1 | 1 | python algos/dynamic_programming.py --no-improve --theta 0.0001
-dp-theta-in-place  | 1 | 1 | python algos/dynamic_programming.py --no-improve --theta 0.0001 --in-place
-dp-random-5x5      | 1 | 1 | python algos/dynamic_programming.py --no-improve --env-id gridworld-5x5
+dp-random-4x4-{1,2,3,10} | 1 | 1 | python algos/dynamic_programming.py --evaluation-sweeps 0 --total-sweeps {1,2,3,10}
+dp-random-4x4            | 1 | 1 | python algos/dynamic_programming.py --evaluation-sweeps 0
+dp-theta{,-in-place}     | 1 | 1 | python algos/dynamic_programming.py --evaluation-sweeps 0 --theta 0.0001 {--no-in-place,--in-place}
+dp-random-5x5            | 1 | 1 | python algos/dynamic_programming.py --evaluation-sweeps 0 --env-id gridworld-5x5 --gamma 0.9
 
-# two to look at, and Gymnasium's time limit of 100 steps with a discount that hardly counts
-dp-4x4             | 1 | 1 | python algos/dynamic_programming.py
-dp-frozenlake-k1   | 1 | 1 | python algos/dynamic_programming.py --env-id FrozenLake-v1 --evaluation-sweeps 1
-dp-frozenlake-100  | 1 | 1 | python algos/dynamic_programming.py --env-id FrozenLake-v1 --gamma 0.999 --max-episode-steps 100
+# FrozenLake without a discount, and with Gymnasium's time limit of 100 steps and a discount that hardly counts
+dp-frozenlake-k1         | 1 | 1 | python algos/dynamic_programming.py --env-id FrozenLake-v1
+dp-frozenlake-100        | 1 | 1 | python algos/dynamic_programming.py --env-id FrozenLake-v1 --gamma 0.999 --max-episode-steps 100
 
-# from value iteration (1) to policy iteration (0)
+# from value iteration (1) to policy iteration (all)
 dp-$worlds-k1    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1
-dp-$worlds-k2    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 2 --no-capture-video
-dp-$worlds-k5    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 5 --no-capture-video
-dp-$worlds-k10   | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 10 --no-capture-video
-dp-$worlds-k30   | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 30 --no-capture-video
-dp-$worlds-k100  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 100 --no-capture-video
-dp-$worlds-k0    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 0 --no-capture-video
-dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1 --in-place --no-capture-video
+dp-$worlds-k2    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 2
+dp-$worlds-k5    | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 5
+dp-$worlds-k10   | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 10
+dp-$worlds-k100  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 100
+dp-$worlds-all   | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1000000
+dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --evaluation-sweeps 1 --in-place
 
 [reinforce_mnist]
 
@@ -499,12 +487,7 @@ plain-pix2pix    | 1-3 | all | python benchmarks/peers/plain_pix2pix.py
 
 [deconvnet]
 
-# the bars: 70 % on CIFAR-10 from 50,000 pictures, 98.5 % on MNIST; then the post's setting, 10,000 pictures and 20,000 updates
-deconvnet-cifar10    | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 5 --log-every 500 --batch-size 100
-deconvnet-mnist      | 1-3 | 1 | python gen/deconvnet.py --dataset mnist --torch-threads 1 --epochs 1 --batch-size 100
-deconvnet-post       | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --torch-threads 1 --epochs 100 --train-images 10000 --learning-rate 1e-4 --no-anneal-lr
-
-# larger pictures of the same things: does the second layer become clearer? (at 64 pixels the default step size leaves one
-# feature of its 64 alive)
-deconvnet-size-{32,64}  | 1 | 1 | python gen/deconvnet.py --dataset emoji --torch-threads 1 --epochs 6 --learning-rate 0.0003 --size {32,64}
+# the bars: 70 % on CIFAR-10 from 50,000 images, 98.5 % on MNIST
+deconvnet-cifar10    | 1   | 1 | python gen/deconvnet.py --dataset cifar10 --epochs 5 --batch-size 100
+deconvnet-mnist      | 1-3 | 1 | python gen/deconvnet.py --dataset mnist --epochs 1 --batch-size 100
 TABLE
