@@ -209,18 +209,19 @@ ng-classifier                   | 1   | 1 | python benchmarks/classifier_natural
 
 # simple search, a greedy tree and UCT at equal simulations; UCT against simple search
 mcts-tictactoe-{simple,greedy} | 1-3  | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 {--search simple,--exploration 0}
-mcts-tictactoe-uct             | 1-10 | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000
+mcts-tictactoe-uct             | 1-4  | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000
 mcts-connect-{10,30,100}       | 1    | 1 | python algos/mcts.py --env-id connect-four --opponent simple --total-episodes 200 --simulations {10,30,100}
 
-# beside open_spiel: simulations per second of one tree, and 400 games of Connect Four at equal simulations
+# beside open_spiel: simulations per second of one tree, and 200 games of Connect Four at equal simulations
 openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py
-openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 400 --simulations 100 --exploration 1.4
+openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 200 --simulations 100 --exploration 1.4
 
 [mcts_batched]
 
 # simulations per second over the number of positions, beside mctx
-mcts-batched-tictactoe-{16,64,256,1024} | 1-3 | all | python algos/mcts_batched.py --simulations 100 --total-episodes {32,128,512,2048}
-mcts-batched-connect-{16,64,256,1024}   | 1 | all | python algos/mcts_batched.py --simulations 100 --env-id connect-four --total-episodes {32,128,512,2048}
+mcts-batched-tictactoe-256              | 1-3 | all | python algos/mcts_batched.py --simulations 100 --total-episodes 512
+mcts-batched-tictactoe-{16,64,1024}     | 1   | all | python algos/mcts_batched.py --simulations 100 --total-episodes {32,128,2048}
+mcts-batched-connect-{16,64,256,1024}   | 1   | all | python algos/mcts_batched.py --simulations 100 --env-id connect-four --total-episodes {32,128,512,2048}
 mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
 
 [dqn]

@@ -3,6 +3,8 @@
 # dependencies = [
 #     "evotorch==0.6.1",
 #     "gymnasium[classic-control,mujoco]==1.4.0",
+#     "matplotlib==3.11.2",
+#     "pydantic==2.14.4",
 #     "torch==2.13.0",
 #     "tqdm==4.70.1",
 #     "tyro==1.0.16",
@@ -13,10 +15,9 @@
     python benchmarks/peers/evotorch_es.py --run-dir runs/speed
 
 Both play CartPole-v1 with populations of 64 in antithetic pairs, a network of two hidden layers of 64 tanh units and
-normalized observations, for as many generations, in turns; evotorch through GymNE, its problem class for Gymnasium.
-A row of metrics.csv for every turn. The clock starts after a first generation, and stands while either is set up. How
-long episodes are matters to both, so it is logged, too; with --no-learn step sizes are next to nothing, and both play
-the short episodes of an untrained policy throughout.
+normalized observations, in turns; evotorch through GymNE, its problem class for Gymnasium, whose clock starts after a
+first generation. A row of metrics.csv for every turn. How long episodes are matters to both, so it is logged, too; with
+--no-learn step sizes are next to nothing, and both play the short episodes of an untrained policy throughout.
 """
 
 import argparse
@@ -26,13 +27,14 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.figure  # noqa: F401  (imported before the clock starts)
 import torch
 from evotorch.algorithms import PGPE
 from evotorch.neuroevolution import GymNE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from algos.es import Actors, Args, Search, check_spaces
+from algos.es import Args, train
 
 NETWORK = "Linear(obs_length, 64) >> Tanh() >> Linear(64, 64) >> Tanh() >> Linear(64, act_length)"
 
@@ -61,23 +63,17 @@ def theirs(flags: argparse.Namespace) -> dict[str, float]:
     return measure(generation, flags.generations)
 
 
-def ours(flags: argparse.Namespace) -> dict[str, float]:
-    args = Args(env_id=flags.env_id, seed=flags.seed, population=flags.population, group_size=flags.population // 2)
-    args.num_actors, args.learning_rate = 1, args.learning_rate if flags.learn else 1e-9
-    search = Search(args, check_spaces(args))
-    actors, counts = Actors(args, search), [0, 0]
-
-    def generation() -> tuple[int, int]:
-        results = actors.call("evolve")
-        actors.update(results)
-        counts[0] += sum(int(result["lengths"].sum()) for result in results)
-        counts[1] += args.population
-        return tuple(counts)
-
-    try:
-        return measure(generation, flags.generations)
-    finally:
-        actors.close()
+def ours(flags: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """A whole training of algos/es.py, with what it writes and the last evaluation's single episode."""
+    settings = {"env_id": flags.env_id, "seed": flags.seed, "population": flags.population, "eval_episodes": 1}
+    args = Args(**settings, eval_every=10**6, total_timesteps=flags.total_timesteps, run_dir=folder)
+    args.learning_rate *= 1 if flags.learn else 1e-9
+    start = time.process_time()
+    steps = train(args)["global_step"]
+    seconds = time.process_time() - start
+    with (folder / "metrics.csv").open(newline="") as file:
+        episodes = args.population * len(list(csv.DictReader(file)))
+    return {"steps": steps, "steps_per_cpu_second": steps / seconds, "length": steps / episodes}
 
 
 def main():
@@ -87,6 +83,7 @@ def main():
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
     parser.add_argument("--population", type=int, default=64)
     parser.add_argument("--generations", type=int, default=30)
+    parser.add_argument("--total-timesteps", type=int, default=200_000, help="of algos/es.py")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--learn", action=argparse.BooleanOptionalAction, default=True)
     flags = parser.parse_args()
@@ -95,7 +92,7 @@ def main():
     flags.run_dir.mkdir(parents=True, exist_ok=True)
     step = 0
     for turn in range(flags.turns):
-        evotorch, es = theirs(flags), ours(flags)
+        evotorch, es = theirs(flags), ours(flags, flags.run_dir / f"es{turn}")
         step += int(evotorch["steps"] + es["steps"])
         row = {"global_step": step} | {f"evotorch/{key}": value for key, value in evotorch.items()}
         row |= {f"es/{key}": value for key, value in es.items()}
