@@ -1,0 +1,286 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["matplotlib", "numpy", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# ///
+"""Node perturbation on MNIST: the underflowing linear network of es_mnist.py, its pre-activations perturbed.
+
+    python algos/node_perturbation_mnist.py
+    python algos/node_perturbation_mnist.py --dataset mnist --learning-rate 0.0003 --total-timesteps 20000000
+
+Evolution strategies perturb all 670,000 weights and estimate their gradient from the loss alone. Node perturbation adds
+noise to the pre-activations z of one layer at a time, estimates dL/dz from antithetic pairs, and multiplies by the
+layer's input v: dL/dW = v^T dL/dz. It is what remains of weight perturbation when the part of the noise orthogonal to
+v, which changes no output, is replaced by its mean, zero: the same expectation with far less variance. It needs each
+layer's input, but no derivative, and so it finds the nonlinearity that backpropagation does not know.
+
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning": noisy units.
+OpenAI 2017, "Nonlinear computation in deep linear networks" (the post): network, scaling, accuracies. The post perturbs
+weights and states neither population nor learning rate. The input of a layer is scaled up by 2^125 before its product
+and down after it, so that only sums underflow.
+"""
+
+import csv
+import gzip
+import json
+import math
+import re
+import time
+import zlib
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from tqdm import tqdm
+
+SIZES = (784, 512, 512, 10)
+SCALE = 2.0**125  # float32's smallest normal number is 2^-126, so what is below 1/2 underflows
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args:
+    exp_name: str = Path(__file__).stem
+    """name of the experiment"""
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
+    cuda: bool = True
+    """use a GPU if there is one"""
+    track: bool = False
+    """log to Weights & Biases as well"""
+    wandb_project_name: str = "classics"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases team"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
+
+    dataset: Literal["digits", "mnist"] = "digits"
+    """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
+    data_dir: Path = Path("data")
+    """where MNIST is kept"""
+    total_timesteps: PositiveInt = 1_000_000
+    """images evaluated, over all perturbed networks"""
+    images: PositiveInt = 10
+    """images per update"""
+    pairs: PositiveInt = 16
+    """antithetic pairs that perturb each layer for each image"""
+    sigma: PositiveFloat = 0.02
+    """standard deviation of the noise, relative to the norm of the layer's input: that of a weight"""
+    learning_rate: PositiveFloat = 0.001
+    """Adam's initial learning rate; it is annealed linearly to 0"""
+    weight_decay: NonNegativeFloat = 0.3
+    """decoupled weight decay"""
+    log_every: PositiveInt = 20
+    """updates between rows of metrics.csv"""
+
+
+# --- the network and its perturbations -------------------------------------------------------
+
+
+def underflow(z: torch.Tensor) -> torch.Tensor:
+    """z / 2^125 * 2^125 with denormals flushed to zero; in float64 nothing underflows."""
+    info = torch.finfo(z.dtype)
+    largest_denormal = info.tiny * (1 - info.eps)
+    return F.hardshrink(z / SCALE, largest_denormal) * SCALE  # a GPU, or a CPU without the setting, keeps denormals
+
+
+def initial_parameters() -> list[torch.Tensor]:
+    """Weights [in, out] and biases [out] of the three layers (He et al. 2015)."""
+    layers = [(torch.randn(n_in, n_out) * (2 / n_in) ** 0.5, torch.zeros(n_out)) for n_in, n_out in pairwise(SIZES)]
+    return [parameter for layer in layers for parameter in layer]
+
+
+def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Images [..., 784] -> logits [..., 10]."""
+    for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        x = underflow(x @ weights + bias)
+    return x
+
+
+def estimate_gradient(
+    parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, args: Args
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """x [n, 784], labels [n] -> the gradient of each parameter, losses [layers, 2, n, pairs]."""
+    n, sign = len(x), torch.tensor([1.0, -1.0], device=x.device).view(2, 1, 1, 1)
+    gradients, losses = [], []
+    for i in range(0, len(parameters), 2):
+        weights, bias = parameters[i : i + 2]
+        v = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # the bias is the weight of an input that is 1
+        z, norm = x @ weights + bias, v.norm(dim=1, keepdim=True)
+        xi = torch.randn(n, args.pairs, len(bias), device=x.device)
+        h = underflow(z.unsqueeze(1) + args.sigma * sign * norm.unsqueeze(2) * xi)  # [2, n, pairs, out]
+        logits = network(parameters[i + 2 :], h)
+        targets = labels.view(1, n, 1).expand(2, n, args.pairs)
+        losses.append(F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape))
+        f = (losses[-1][0] - losses[-1][1]) / (2 * args.sigma * n * args.pairs)  # [n, pairs]
+        z_gradient = torch.einsum("np,npo->no", f, xi) / norm  # dL/dz
+        total = v.T @ z_gradient
+        gradients += [total[:-1], total[-1]]
+        x = underflow(z)
+    return gradients, torch.stack(losses)
+
+
+# --- data ------------------------------------------------------------------------------------
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546f",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbe",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6d",
+}
+
+
+def load_data(args: Args) -> list[torch.Tensor]:
+    """Training images [n, 784] in [0, 1] and labels [n], then those of the test set."""
+    if args.dataset == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
+        images = F.interpolate(images, size=(28, 28), mode="bilinear").flatten(1)
+        labels = torch.from_numpy(digits.target).long()
+        return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
+    data = []
+    for name, sha256 in MNIST_SHA256.items():
+        path, is_images = args.data_dir / name, "images" in name
+        try:
+            if not path.exists():
+                args.data_dir.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
+            content = gzip.decompress(path.read_bytes())
+            array = torch.from_numpy(
+                np.frombuffer(content, np.uint8, offset=16 if is_images else 8).copy()
+            )  # IDX header
+            data.append(array.view(-1, 784) / 255 if is_images else array.long())
+        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
+    return data
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def accuracy(parameters: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> float:
+    batches = zip(images.to(parameters[0].dtype).split(5000), labels.split(5000), strict=True)
+    return sum((network(parameters, x).argmax(1) == t).sum().item() for x, t in batches) / len(labels)
+
+
+def train(args: Args) -> dict:
+    """Train; returns the last row of metrics.csv."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # holds for this thread
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    images, labels, test_images, test_labels = (x.to(device) for x in load_data(args))
+    parameters = [p.to(device) for p in initial_parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
+    evaluations = args.images * args.pairs * 2 * (len(SIZES) - 1)  # forward passes of an update
+    num_updates = math.ceil(args.total_timesteps / evaluations)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_updates)
+    run, start, loss_sum, logged = Run(args, args.dataset), time.perf_counter(), 0.0, 0
+
+    for update in tqdm(range(1, num_updates + 1), unit="update", disable=None):
+        idx = torch.randint(len(images), (args.images,), device=device)
+        gradients, losses = estimate_gradient(parameters, images[idx], labels[idx], args)
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+        optimizer.step()
+        schedule.step()
+        loss_sum += losses.mean()
+        if update % args.log_every == 0 or update == num_updates:
+            last, step = update == num_updates, update * evaluations
+            exact = [p.double() for p in parameters]  # the same weights where nothing underflows
+            row = {
+                "global_step": step,
+                "losses/loss": loss_sum.item() / (update - logged),
+                "charts/SPS": step / (time.perf_counter() - start),
+                "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
+                "eval/test_accuracy_float64": accuracy(exact, test_images, test_labels),
+                "eval/train_accuracy": accuracy(parameters, images, labels) if last else None,
+            }
+            run.log(row)
+            loss_sum, logged = 0.0, update
+
+    torch.save({"parameters": [p.cpu() for p in parameters]}, run.dir / "model.pt")
+    save_curve(run, "eval/test_accuracy", "images evaluated")
+    run.close("curve.png")
+    result = f"test accuracy {row['eval/test_accuracy']:.1%}, training accuracy {row['eval/train_accuracy']:.1%}"
+    print(f"{result} after {row['global_step']:,} images: {run.dir}")
+    return row
+
+
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 20 else "")
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.set_title(run.dir.name, parse_math=False)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
+
+
+if __name__ == "__main__":
+    try:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None

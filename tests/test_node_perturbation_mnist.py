@@ -1,0 +1,210 @@
+import csv
+import gzip
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from algos import node_perturbation_mnist
+from algos.node_perturbation_mnist import (
+    SCALE,
+    SIZES,
+    Args,
+    estimate_gradient,
+    initial_parameters,
+    load_data,
+    network,
+    train,
+    underflow,
+)
+
+# --- the network that is linear on paper -----------------------------------------------------
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_underflow_leaves_nothing_below_one_half_and_changes_nothing_else(flush):
+    z = torch.randn(300, 1000, generator=torch.Generator().manual_seed(0)) * 3
+    z[0, :4] = torch.tensor([0.5, -0.5, 0.50000006, 0.4999999])
+    torch.set_flush_denormal(flush)
+    try:
+        assert torch.equal(underflow(z), torch.where(z.abs() >= 0.5, z, 0.0))
+        processor = z / SCALE * SCALE  # what the processor makes of it
+        assert torch.equal(processor, underflow(z)) == flush
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(underflow(z.double()), z.double())
+
+
+def test_it_computes_the_posts_formulas():
+    """h1 = (x W1 + b1) / s, h2 = h1 W2 + b2 / s, o = (h2 W3 + b3 / s) s; products keep denormals."""
+    torch.manual_seed(3)
+    w1, b1, w2, b2, w3, b3 = parameters = [p + 0.05 * (p.dim() == 1) for p in initial_parameters()]
+    x = load_data(Args())[0][:50]
+    lose = lambda h: torch.where(h.abs() < 2.0**-126, 0.0, h)  # noqa: E731
+    h1 = lose((x @ w1 + b1) / SCALE)
+    h2 = lose(h1 @ w2 + b2 / SCALE)
+    o = lose(h2 @ w3 + b3 / SCALE) * SCALE
+    assert 0.1 < (h1 == 0).float().mean() < 0.9
+    same = torch.isclose(o, network(parameters, x), atol=1e-4)
+    assert same.float().mean() > 0.98  # a sum that is 1/2 but for rounding may underflow in one of them only
+
+
+def test_it_is_not_linear_in_float32_and_linear_in_float64():
+    torch.manual_seed(0)
+    parameters, x = initial_parameters(), load_data(Args())[0][:2]
+    x = torch.cat([x, x.mean(dim=0, keepdim=True)])
+    for p, bent in ((parameters, True), ([p.double() for p in parameters], False)):
+        y = network(p, x.to(p[0].dtype))
+        assert ((y[2] - (y[0] + y[1]) / 2).abs().max() > 0.1) == bent
+
+
+def test_initial_weights_are_he_et_als():
+    parameters = initial_parameters()
+    assert [tuple(p.shape) for p in parameters] == [(784, 512), (512,), (512, 512), (512,), (512, 10), (10,)]
+    for weights in parameters[::2]:
+        assert weights.std().item() == pytest.approx((2 / len(weights)) ** 0.5, rel=0.05)
+    assert SIZES == (784, 512, 512, 10) and SCALE == 2**125
+    assert not any(bias.any() for bias in parameters[1::2])
+
+
+# --- the estimate ----------------------------------------------------------------------------
+
+SHAPES = [shape for n_in, n_out in pairwise((3, 5, 4, 3)) for shape in ((n_in, n_out), (n_out,))]
+
+
+def test_the_estimate_is_that_of_weights_perturbed_one_layer_at_a_time():
+    """A weight perturbation eps = v^T xi / |v| + what is orthogonal to v, which changes no output."""
+    torch.manual_seed(0)
+    args, parameters, n = Args(sigma=0.3, pairs=4), [torch.randn(shape) for shape in SHAPES], 5
+    x, labels = torch.rand(n, 3), torch.randint(3, (n,))
+    torch.manual_seed(7)
+    gradients, losses = estimate_gradient(parameters, x, labels, args)
+    torch.manual_seed(7)
+    noise = [torch.randn(n, 4, n_out) for n_out in (5, 4, 3)]
+    expected = [torch.zeros(shape) for shape in SHAPES]
+    for layer, i, pair in np.ndindex(3, n, 4):
+        v = torch.cat([network(parameters[: 2 * layer], x[i]), torch.ones(1)])
+        part = torch.outer(v / v.norm(), noise[layer][i, pair])
+        rest = torch.randn(part.shape)
+        eps, found = part + rest - torch.outer(v, v @ rest) / (v @ v), []
+        for sign in (1, -1):
+            perturbed = list(parameters)
+            perturbed[2 * layer] = parameters[2 * layer] + sign * 0.3 * eps[:-1]
+            perturbed[2 * layer + 1] = parameters[2 * layer + 1] + sign * 0.3 * eps[-1]
+            found.append(F.cross_entropy(network(perturbed, x[i]), labels[i]).item())
+        assert losses[layer, :, i, pair].tolist() == pytest.approx(found, abs=1e-4)
+        f = (found[0] - found[1]) / (2 * 0.3 * n * 4)
+        expected[2 * layer] += f * part[:-1]
+        expected[2 * layer + 1] += f * part[-1]
+    for found, total in zip(gradients, expected, strict=True):
+        assert torch.allclose(found, total, atol=1e-4)
+
+
+def test_where_nothing_underflows_it_is_the_gradient_of_backpropagation():
+    torch.manual_seed(0)
+    parameters = [torch.full(shape, 3.0) if len(shape) == 1 else 0.1 * torch.randn(shape) for shape in SHAPES]
+    x, labels = torch.rand(2, 3), torch.tensor([2, 0])
+    exact = torch.autograd.functional.jacobian(
+        lambda *p: F.cross_entropy(network(list(p), x.double()), labels), tuple(p.double() for p in parameters)
+    )
+    exact, found = torch.cat([g.flatten() for g in exact]), []
+    for _ in range(40):
+        gradients, _ = estimate_gradient(parameters, x, labels, Args(pairs=1000, sigma=1e-3))
+        found.append(torch.cat([g.flatten() for g in gradients]).double())
+    found = torch.stack(found)
+    error = found.std(dim=0) / 40**0.5
+    assert ((found.mean(dim=0) - exact).abs() < 4.5 * error + 2e-3 * exact.abs().max()).all()
+    assert error.max() < 0.1 * exact.abs().max()
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def rows(folder) -> list[dict]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "charts/SPS"} for row in csv.DictReader(file)]
+
+
+SMALL = {"images": 10, "pairs": 5, "total_timesteps": 600, "log_every": 1}  # 300 forward passes an update
+
+
+def test_it_learns_what_no_linear_network_can():
+    """Exclusive or: a linear network gets three of the four right at most, which float64 confirms."""
+    x, t = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1, 1, 0])
+    torch.manual_seed(2)
+    parameters = [torch.randn(*shape) for i, o in pairwise((2, 16, 2)) for shape in ((i, o), (o,))]
+    optimizer = torch.optim.Adam(parameters, lr=0.02)
+    for _ in range(300):
+        gradients, _ = estimate_gradient(parameters, x, t, Args(sigma=0.1))
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+        optimizer.step()
+    assert torch.equal(network(parameters, x).argmax(1), t)
+    assert not torch.equal(network([p.double() for p in parameters], x.double()).argmax(1), t)
+
+
+def test_it_learns_to_read_and_the_folder_holds_what_the_row_says(tmp_path):
+    row = train(Args(total_timesteps=100_000, log_every=80, run_dir=tmp_path / "run"))
+    assert row["eval/train_accuracy"] > 0.7 and row["global_step"] == 105 * 960
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.pt"}
+    images, labels = (x.numpy() for x in load_data(Args())[2:])
+    parameters = [p.numpy() for p in torch.load(tmp_path / "run/model.pt", weights_only=True)["parameters"]]
+    h = linear = images
+    for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        h, linear = h @ weights + bias, linear @ weights + bias
+        h[np.abs(h) < 0.5] = 0
+    assert row["eval/test_accuracy"] == pytest.approx((h.argmax(1) == labels).mean(), abs=0.01)
+    assert row["eval/test_accuracy_float64"] == pytest.approx((linear.argmax(1) == labels).mean(), abs=0.01)
+
+
+def test_an_update_is_adam_with_decoupled_decay_and_a_linearly_annealed_learning_rate(tmp_path, monkeypatch):
+    seen = []
+
+    def ones(parameters, x, labels, args):
+        seen.append(parameters[0][0, 0].item())
+        return [torch.ones_like(p) for p in parameters], torch.ones(2, 20)
+
+    monkeypatch.setattr(node_perturbation_mnist, "estimate_gradient", ones)
+    flags = {"learning_rate": 0.01, "weight_decay": 5.0}
+    train(Args(**SMALL | flags | {"total_timesteps": 1_200}, run_dir=tmp_path / "run"))
+    seen.append(torch.load(tmp_path / "run/model.pt")["parameters"][0][0, 0].item())
+    for update, (before, after) in enumerate(pairwise(seen)):  # Adam divides a constant gradient by itself
+        assert after == pytest.approx(before - 0.01 * (1 - update / 4) * (1 + 5.0 * before), abs=1e-6)
+    assert len(seen) == 5
+
+
+def test_the_seed_decides_every_number(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(Args(**SMALL, seed=seed, run_dir=tmp_path / name))
+    assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
+
+
+def test_mnist_is_read_as_it_is_written(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels, digits = rng.integers(256, size=(5, 784), dtype=np.uint8), np.arange(5, dtype=np.uint8)
+    for name in node_perturbation_mnist.MNIST_SHA256:
+        content = bytes(16) + pixels.tobytes() if "images" in name else bytes(8) + digits.tobytes()
+        (tmp_path / name).write_bytes(gzip.compress(content))
+    images, labels, _, test_labels = load_data(Args(dataset="mnist", data_dir=tmp_path))
+    assert torch.equal((images * 255).round().byte(), torch.from_numpy(pixels))
+    assert labels.tolist() == test_labels.tolist() == [0, 1, 2, 3, 4]
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(ValueError, match=r"--data-dir: cannot read .*t10k-labels"):
+        train(Args(dataset="mnist", data_dir=tmp_path, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverged_run_stops(tmp_path):
+    with pytest.raises(FloatingPointError, match="diverged"):
+        train(Args(**SMALL, learning_rate=1e36, run_dir=tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"pairs": 0}, {"images": 0}, {"sigma": 0.0}, {"weight_decay": -0.1}, {"seed": -1}],
+)
+def test_what_cannot_work_is_refused(args):
+    with pytest.raises(ValueError, match=next(iter(args))):
+        Args(**args)
