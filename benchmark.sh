@@ -209,7 +209,7 @@ ng-classifier                   | 1   | 1 | python benchmarks/classifier_natural
 
 # simple search, a greedy tree and UCT at equal simulations; UCT against simple search
 mcts-tictactoe-{simple,greedy} | 1-3  | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 {--search simple,--exploration 0}
-mcts-tictactoe-uct             | 1-4  | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000
+mcts-tictactoe-uct             | 1-6  | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000
 mcts-connect-{10,30,100}       | 1    | 1 | python algos/mcts.py --env-id connect-four --opponent simple --total-episodes 200 --simulations {10,30,100}
 
 # beside open_spiel: simulations per second of one tree, and 200 games of Connect Four at equal simulations

@@ -1,123 +1,91 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "matplotlib>=3.8",
-#     "numpy>=1.26",
-#     "torch>=2.4",
-#     "tqdm>=4.66",
-#     "tyro>=0.9",
-#     "wandb>=0.18",
-# ]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
-"""Monte-Carlo tree search from many positions side by side: every step of every search is one tensor operation.
+"""Batched Monte-Carlo tree search: UCT from many positions at once, every step of all searches one tensor operation.
 
     python algos/mcts_batched.py
-    python algos/mcts_batched.py --env-id connect-four --num-runs 4096 --cuda
+    python algos/mcts_batched.py --env-id connect-four --total-episodes 4096
 
-The search is mcts.py's UCT, on trees in place of tables of states. All trees grow by one position per simulation, so
-that their nodes fit into one tensor [roots, simulations + 1] and a simulation goes down all trees at once; trees that
-have reached their leaf wait for the deepest one. The boards are bits of int64 tensors. Random games run to the full
-board without a look at who has won: all their positions are tested for lines at once, and the first line counts.
+The search is mcts.py's: UCB1 selects, one node is added per simulation, a random game evaluates it, its result is
+backed up. All trees grow by one node per simulation, so the nodes fit into one tensor [roots * (simulations + 1)], and
+a simulation descends all trees level by level; trees that have reached their leaf wait for the deepest one. Positions
+are bits of int64 tensors. On a GPU the host waits once a level, which pays for thousands of positions.
 
-Expect a mean return of 0.93 over the default 1,024 games of tic-tac-toe against a random player. Simulations per CPU
-second grow with the number of positions, here on a core that others use as well: tic-tac-toe 165,000 at 256 positions
-and 280,000 at 1,024, Connect Four 64,000, 110,000 at 1,024 and 154,000 at 4,096. On a GPU the
-host asks once for every level of the trees whether there is one more, which pays for thousands of positions only.
+Kocsis & Szepesvari 2006, "Bandit based Monte-Carlo planning": UCT.
 
-Papers
-    Kocsis & Szepesvari 2006, "Bandit based Monte-Carlo planning": UCT.
-
-Differences from the paper
-    1. Most visits decide the move, then the better average.
+Differences: a node belongs to a path, so transpositions are not shared (mcts.py shares them); random games run to the
+full board and the first line decides, so that no step has to ask who has won.
 """
 
 import csv
 import json
 import math
-import os
-import sys
+import re
 import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import tyro
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 
-class UsageError(ValueError):
-    """The arguments cannot work: the message names the flag and says what would."""
-
-
-@dataclass
+@dataclass(config={"allow_inf_nan": False})
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: int = 1
-    """seeds the searches and the opponent; the same seed gives the same games"""
-    torch_deterministic: bool = True
-    """let PyTorch use deterministic algorithms only"""
-    torch_threads: int = 1
-    """threads of the search; with tensors this small more than one only wait for each other"""
-    cuda: bool = False
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
+    cuda: bool = True
     """use a GPU if there is one"""
-    run_dir: Path | None = None
-    """where results go: a folder without a run in it (default: a new one under runs/)"""
     track: bool = False
-    """also log to Weights & Biases"""
+    """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
-    """the Weights & Biases project"""
+    """Weights & Biases project"""
     wandb_entity: str | None = None
-    """the Weights & Biases team"""
+    """Weights & Biases team"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
 
     env_id: Literal["tic-tac-toe", "connect-four"] = "tic-tac-toe"
     """the game"""
-    total_episodes: int = 1024
-    """games to play against a random opponent; the search moves first in every other one"""
-    num_runs: int = 256
-    """games side by side"""
-    simulations: int = 200
+    total_episodes: PositiveInt = 512
+    """games against random moves, all side by side; the search moves first in every other one"""
+    simulations: PositiveInt = 200
     """simulated games before every move, for each position"""
-    exploration: float = 1.4
-    """weight of UCT's bonus for what was tried seldom; 0 is greedy, open_spiel takes 2"""
-
-    def __post_init__(self):
-        if min(self.total_episodes, self.num_runs, self.simulations, self.torch_threads) < 1:
-            raise UsageError("--total-episodes, --num-runs, --simulations and --torch-threads must be at least 1")
-        if not 0 <= self.exploration < math.inf or self.seed < 0:
-            raise UsageError("--exploration and --seed must not be negative")
+    exploration: NonNegativeFloat = 1.4
+    """weight of the exploration bonus, for results in [-1, 1]"""
 
 
 # --- the games -------------------------------------------------------------------------------
 
-GAMES = {"tic-tac-toe": (3, 3, 3, False), "connect-four": (7, 6, 4, True)}
-
 
 class Board:
-    """The rules on tensors of any shape: a position is own, other, the stones of the player to move and of the other.
+    """The rules on tensors of any shape. A position is own, other: the stones of the player to move and of the other.
 
     Each column has height + 1 bits, the last of which stays empty, so that no line runs from one column into the next.
     """
 
-    def __init__(self, width: int, height: int, line: int, falling: bool, device: torch.device):
-        self.width, self.height, self.falling = width, height, falling
+    def __init__(self, width: int, height: int, line: int, falling: bool):
+        self.falling = falling
         column = 2**height - 1
         self.cells = sum(column << (height + 1) * x for x in range(width))
         self.bottom = sum(1 << (height + 1) * x for x in range(width))
-        if falling:  # an action is a column, and the stone falls
+        if falling:  # an action is a column
             masks = [column << (height + 1) * x for x in range(width)]
         else:  # an action is a cell, row by row from the top
             masks = [1 << (height + 1) * x + y for y in reversed(range(height)) for x in range(width)]
-        self.masks = torch.tensor(masks, device=device)  # [actions]
-        # Up, and one column on: level, rising, falling. Two pairs `apart` in one direction are a line of 3 or 4.
+        self.masks = torch.tensor(masks)  # [actions]
+        # up, along, rising, falling; two pairs of neighbours `apart` from each other are a line of 3 or 4
         self.directions = [(shift, (line - 2) * shift) for shift in (1, height + 1, height + 2, height)]
 
     def free(self, occupied: torch.Tensor) -> torch.Tensor:
-        """The cells that a stone may be put into, as bits: [...] -> [...]."""
-        # Adding one to the lowest bit of a column carries through its stones to the first empty cell.
+        """The cells that a stone can be put into; adding the bottom row carries to each column's lowest free cell."""
         return occupied + self.bottom & self.cells if self.falling else occupied ^ self.cells
 
     def won(self, stones: torch.Tensor) -> torch.Tensor:
@@ -130,298 +98,216 @@ class Board:
 
     def legal(self, occupied: torch.Tensor) -> torch.Tensor:
         """[n] -> bool [n, actions]."""
-        return (self.free(occupied)[:, None] & self.masks) != 0
+        return (self.free(occupied)[:, None] & self.masks.to(occupied.device)) != 0
 
-    def put(self, own: torch.Tensor, other: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """The mover's stones after a move; as they were where it is not allowed: three of [n] -> [n]."""
-        return own | (self.free(own | other) & self.masks[action])
+    def move(self, own: torch.Tensor, other: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """The mover's stones after an action; unchanged where it is illegal: three of [n] -> [n]."""
+        return own | (self.free(own | other) & self.masks.to(own.device)[action])
 
-    def count(self, stones: torch.Tensor) -> torch.Tensor:
-        """[n] -> how many stones, [n]."""
-        bits = torch.arange(self.width * (self.height + 1), device=stones.device)
-        return (stones[:, None] >> bits & 1).sum(dim=1)
+
+BOARDS = {"tic-tac-toe": Board(3, 3, 3, falling=False), "connect-four": Board(7, 6, 4, falling=True)}
+
+
+# --- the algorithm ---------------------------------------------------------------------------
 
 
 def random_moves(board: Board, own: torch.Tensor, other: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """One legal action each, at random: own, other [n], draws from [0, 1) [n, actions] -> [n]; any where none is."""
-    return torch.where(board.legal(own | other), draws, -1.0).argmax(dim=1)
+    """The mover's stones after a random legal move: own, other [n], draws from [0, 1) [n, actions] -> [n]."""
+    free, masks = board.free(own | other), board.masks.to(own.device)
+    action = torch.where((free[:, None] & masks) != 0, draws, -1.0).argmax(dim=1)
+    return own | (free & masks[action])
 
 
 def rollout(board: Board, own: torch.Tensor, other: torch.Tensor, plies: int, generator: torch.Generator):
-    """The result for the one to move when both play at random, [n] -> [n]; every game is over after so many plies.
-
-    They play on after a win, to the full board, because only then no step needs to know: the first line decides.
-    """
+    """The result for the player to move when both play at random for at most so many plies: [n], [n] -> [n]."""
     draws = torch.rand(plies, len(own), len(board.masks), generator=generator, device=own.device)
-    moved = []
+    moved = torch.zeros(plies + 1, len(own), dtype=torch.int64, device=own.device)  # the last one stays without a line
     for ply in range(plies):
-        moved.append(board.put(own, other, random_moves(board, own, other, draws[ply])))
-        own, other = other, moved[-1]
-    if not moved:
-        return torch.zeros(len(own), device=own.device)
-    won = board.won(torch.stack(moved))  # [plies, n]
+        moved[ply] = random_moves(board, own, other, draws[ply])
+        own, other = other, moved[ply]
+    won = board.won(moved)
     first = won.int().argmax(dim=0)
     return torch.where(won.any(dim=0), 1.0 - 2.0 * (first % 2), 0.0)
 
 
-# --- search ----------------------------------------------------------------------------------
+def search(board: Board, own: torch.Tensor, other: torch.Tensor, args: Args, generator: torch.Generator) -> tuple:
+    """UCT from positions own, other [roots] -> visits and sums of results at the roots, [roots, actions] each.
 
-
-def search(board: Board, own, other, simulations: int, exploration: float, generator: torch.Generator) -> tuple:
-    """UCT from every position: own, other [roots] -> visits and sums of the returns at the roots, [roots, actions].
-
-    Node r * (simulations + 1) + k is what the k-th simulation has added to tree r; edge node * actions + a leads on
-    from there by action a. What a tree has nothing to do with goes to one node more, the last, and to its first edge.
+    Node r * (simulations + 1) + k is what simulation k added to tree r. An edge is node * actions + action. Trees that
+    have nothing to do write to the dummy node, the last one, and to its first edge.
     """
     device, roots, actions = own.device, len(own), len(board.masks)
-    nodes = roots * (simulations + 1)
-    nowhere = nodes * actions  # the edge
-    boards_own, boards_other = (torch.zeros(nodes + 1, dtype=torch.int64, device=device) for _ in range(2))
-    over, results = torch.zeros(nodes + 1, dtype=torch.bool, device=device), torch.zeros(nodes + 1, device=device)
-    children = torch.full(((nodes + 1) * actions,), -1, device=device)
-    visits, totals = torch.zeros(2, (nodes + 1) * actions, device=device)  # totals: for the one who moves there
-    visits_of, totals_of = visits.view(nodes + 1, actions), totals.view(nodes + 1, actions)
-    root = torch.arange(roots, device=device) * (simulations + 1)
-    plies = board.cells.bit_count() - 1 - int(board.count(own | other).min())
+    dummy = roots * (args.simulations + 1)
+    stones = torch.zeros(2, dummy + 1, dtype=torch.int64, device=device)  # own, other
+    terminal, reward = torch.zeros(2, dummy + 1, device=device)  # reward: of the player who moved there
+    children = torch.full(((dummy + 1) * actions,), -1, device=device)
+    visits, totals = torch.zeros(2, dummy + 1, actions, device=device)  # totals: for the player to move; -inf: illegal
+    root = torch.arange(roots, device=device) * (args.simulations + 1)
+    plies = max((board.cells & ~occupied).bit_count() for occupied in (own | other).tolist()) - 1  # after a leaf's move
+    stones[0, root], stones[1, root] = own, other
+    totals[root] = torch.where(board.legal(own | other), 0.0, -math.inf)
 
-    def add(node, own, other):  # an action that is not allowed has a sum of minus infinity
-        boards_own[node], boards_other[node] = own, other
-        totals_of[node] = torch.where(board.legal(own | other), 0.0, -math.inf)
-
-    add(root, own, other)
-    for simulation in range(simulations):
-        node, leaf, path = root, torch.full_like(root, nowhere), []
-        live = torch.ones(roots, dtype=torch.bool, device=device)  # on the way down
-        order = 1e6 + torch.rand(roots, actions, generator=generator, device=device)
-        while live.any():
-            n, total = visits_of.index_select(0, node), totals_of.index_select(0, node)
-            bound = total / n + exploration * (n.sum(dim=1, keepdim=True).log() / n).sqrt()  # UCB1
-            action = torch.where(n == 0, total + order, bound).argmax(dim=1)  # what was not tried comes first
-            edge = torch.where(live, node * actions + action, nowhere)
+    for simulation in range(args.simulations):
+        # Selection: down all trees, level by level, until each has reached an edge without a child, or a game's end.
+        node, leaf, path = root, torch.full_like(root, dummy * actions), []
+        active = torch.ones(roots, dtype=torch.bool, device=device)
+        untried = torch.rand(roots, actions, generator=generator, device=device) + 100 * (1 + args.exploration)
+        while active.any():
+            n, total = visits.index_select(0, node), totals.index_select(0, node)
+            bound = total / n + args.exploration * (n.sum(dim=1, keepdim=True).log() / n).sqrt()  # UCB1
+            # untried actions first, in random order; equal bounds go to the lowest action
+            action = torch.where(n == 0, total + untried, bound).argmax(dim=1)
+            edge = torch.where(active, node * actions + action, dummy * actions)
             path.append(edge)
-            below = children.index_select(0, edge)
-            inside = below >= 0
-            leaf = torch.where(live & ~inside, edge, leaf)
-            node = torch.where(inside, below, node)
-            live = inside & ~over[node]
+            child = children.index_select(0, edge)
+            leaf = torch.where(active & (child < 0), edge, leaf)
+            node = torch.where(child >= 0, child, node)
+            active = (child >= 0) & (terminal[node] == 0)
 
-        # a tree that has come to the end of a game has no leaf, and adds nothing
-        adds, parent, action = leaf != nowhere, leaf // actions, leaf % actions
-        moved = board.put(boards_own[parent], boards_other[parent], action)
-        waiting = boards_other[parent]
-        won, full = board.won(moved), (moved | waiting) == board.cells
-        new = torch.where(adds, root + simulation + 1, nodes)
-        add(new, waiting, moved)
-        over[new], results[new] = won | full, won.float()
-        children[leaf] = new
-        children[nowhere] = -1
-        played = torch.where(won | full, won.float(), -rollout(board, waiting, moved, plies, generator))
-        value = torch.where(adds, played, results[node])  # for the one who moved last
+        # Expansion: the position behind the leaf; a tree that has reached the end of a game adds none.
+        adds, parent = leaf != dummy * actions, leaf // actions
+        moved = board.move(stones[0, parent], stones[1, parent], leaf % actions)
+        waiting = stones[1, parent]
+        won = board.won(moved)
+        over = won | ((moved | waiting) == board.cells)
+        new = torch.where(adds, root + simulation + 1, dummy)
+        stones[0, new], stones[1, new] = waiting, moved
+        terminal[new], reward[new] = over.float(), won.float()
+        totals[new] = torch.where(board.legal(moved | waiting), 0.0, -math.inf)
+        children[leaf] = torch.where(adds, new, -1)
 
+        # A random game from there, and the backup: the sign changes from one player to the other.
+        result = torch.where(over, won.float(), -rollout(board, waiting, moved, plies, generator))
+        result = torch.where(adds, result, reward[node])  # for the player who moved last
         edges = torch.stack(path)  # [depth, roots]
-        left = (edges != nowhere).sum(dim=0) - 1 - torch.arange(len(path), device=device)[:, None]
-        signs = 1.0 - 2.0 * (left % 2)  # what is good for the one who moved last is bad for the one before
-        totals.index_add_(0, edges.flatten(), (signs * value).flatten())
-        visits.index_add_(0, edges.flatten(), torch.ones(edges.numel(), device=device))
-    return visits_of[root], totals_of[root]
+        depth = (edges != dummy * actions).sum(dim=0)
+        signs = 1.0 - 2.0 * ((depth - 1 - torch.arange(len(path), device=device)[:, None]) % 2)
+        totals.view(-1).index_add_(0, edges.flatten(), (signs * result).flatten())
+        visits.view(-1).index_add_(0, edges.flatten(), torch.ones(edges.numel(), device=device))
+    return visits[root], totals[root]
 
 
 def best_moves(visits: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
-    """The most visited action, then the one with the better average: [n, actions] twice -> [n]."""
+    """The most visited action; then the better average; then the lowest: [n, actions] twice -> [n]."""
     means = torch.where(visits > 0, totals / visits, -1.0)  # in [-1, 1]
     return (visits + 0.25 * means).argmax(dim=1)
-
-
-def play(board: Board, num_games: int, args: Args, generator: torch.Generator) -> tuple:
-    """Games against a random opponent: results for the search [n], plies [n], simulations made, CPU seconds of them.
-
-    The search moves first in the games of even number.
-    """
-    device = board.masks.device
-    own, other = (torch.zeros(num_games, dtype=torch.int64, device=device) for _ in range(2))
-    results, lengths = torch.zeros(num_games, device=device), torch.zeros(num_games, dtype=torch.int64, device=device)
-    live, searches = torch.ones(num_games, dtype=torch.bool, device=device), torch.arange(num_games, device=device)
-    made, seconds = 0, 0.0
-    for ply in range(board.cells.bit_count()):
-        draws = torch.rand(num_games, len(board.masks), generator=generator, device=device)
-        action = random_moves(board, own, other, draws)
-        ours = searches % 2 == ply % 2
-        at = (live & ours).nonzero().flatten()
-        if len(at):
-            start = time.process_time()
-            action[at] = best_moves(*search(board, own[at], other[at], args.simulations, args.exploration, generator))
-            made, seconds = made + len(at) * args.simulations, seconds + time.process_time() - start
-        moved = board.put(own, other, action)
-        won = live & board.won(moved)
-        results = torch.where(won, torch.where(ours, 1.0, -1.0), results)
-        lengths += live
-        live = live & ~won
-        own, other = other, moved
-        if not live.any():
-            break
-    return results, lengths, made, seconds
-
-
-# --- one run: the same in every file of this folder ------------------------------------------
-
-
-class Run:
-    """The folder of one run: args.json, metrics.csv, checkpoint.pt, pictures. With --track also Weights & Biases."""
-
-    def __init__(self, args, task: str, rows: int | None = None):
-        """A new run; with `rows`, the one in args.run_dir goes on after so many rows of its metrics."""
-        name = f"{task}__{args.exp_name}__{args.seed}__{int(time.time())}"
-        self.dir = args.run_dir or Path("runs", name)
-        self.dir.mkdir(parents=True, exist_ok=True)
-        self.rows, self.csv, self.wandb = rows or 0, None, None
-        metrics = self.dir / "metrics.csv"
-        if rows is None:
-            try:  # "x" creates the file or fails: no run is overwritten, and no two runs share a folder
-                self.file = metrics.open("x", newline="", buffering=1)
-            except FileExistsError:
-                raise UsageError(f"--run-dir {self.dir}: there is a run in it already; name another folder") from None
-            saved = {"run_name": name} | asdict(args)
-            (self.dir / "args.json").write_text(json.dumps(saved, indent=2, default=str))
-        else:
-            lines = metrics.read_text().splitlines(keepends=True)
-            metrics.write_text("".join(lines[: rows + 1 if rows else 0]))
-            self.file = metrics.open("a", newline="", buffering=1)
-        self.name = json.loads((self.dir / "args.json").read_text())["run_name"]
-        if args.track:
-            import wandb
-
-            self.wandb, again = wandb, {"id": self.name[-128:], "resume": "allow"}
-            config = json.loads((self.dir / "args.json").read_text())
-            project, entity = args.wandb_project_name, args.wandb_entity
-            wandb.init(project=project, entity=entity, name=self.name, config=config, dir=self.dir, **again)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-        if self.wandb:
-            self.wandb.finish()
-
-    def log(self, row: dict):
-        """Append one row: global_step and metrics, None for what was not measured now. The first row names them all."""
-        if self.csv is None:
-            self.csv = csv.DictWriter(self.file, row)
-            if self.rows == 0:
-                self.csv.writeheader()
-        self.csv.writerow(row)
-        self.rows += 1
-        if self.wandb:
-            self.wandb.log({key: value for key, value in row.items() if value is not None})
-
-    def save(self, checkpoint: dict):
-        """Write checkpoint.pt under another name, then rename it: a kill leaves the old one or the new one."""
-        torch.save(checkpoint | {"rows": self.rows}, self.dir / "checkpoint.tmp")
-        (self.dir / "checkpoint.tmp").replace(self.dir / "checkpoint.pt")
-
-    def plot(self, metric: str):
-        """Draw one column of metrics.csv over global_step into curve.png."""
-        from matplotlib.figure import Figure
-
-        with (self.dir / "metrics.csv").open(newline="") as file:
-            points = [(int(row["global_step"]), float(row[metric])) for row in csv.DictReader(file) if row[metric]]
-        axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-        axes.plot([step for step, _ in points], [value for _, value in points])
-        axes.set(xlabel="environment steps", ylabel=metric, title=self.name)
-        axes.figure.savefig(self.dir / "curve.png", dpi=120)
-        self.picture(self.dir / "curve.png")
-
-    def picture(self, path: Path):
-        """Hand a picture or an animation of the folder to Weights & Biases as well."""
-        if self.wandb:
-            kind = self.wandb.Video if path.suffix == ".gif" else self.wandb.Image
-            self.wandb.log({path.stem: kind(str(path))})
-
-
-@contextmanager
-def torch_settings(args):
-    """The threads and the determinism that args ask for; what was set before comes back."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if args.cuda and args.torch_deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA's products refuse
-    torch.set_num_threads(args.torch_threads)
-    torch.use_deterministic_algorithms(args.torch_deterministic)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
 
 
 # --- playing ---------------------------------------------------------------------------------
 
 
-def draw_first_moves(board: Board, args: Args, generator: torch.Generator, run: Run):
-    """How the first move's visits and averages change from search to search: first_move.png."""
+def save_picture(visits: np.ndarray, means: np.ndarray, path: Path):
+    """The searches of the first move, visits' shares and average results: [searches, actions] each."""
     from matplotlib.figure import Figure
 
-    empty = torch.zeros(args.num_runs, dtype=torch.int64, device=board.masks.device)
-    visits, totals = search(board, empty, empty, args.simulations, args.exploration, generator)
-    visits, means = visits.cpu() / args.simulations, (totals / visits).cpu()
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = zip(figure.subplots(1, 2), (visits, means), ("share of the visits", "average return"), strict=True)
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    panels = zip(figure.subplots(1, 2), (visits, means), ("share of the visits", "average result"), strict=True)
     for axes, values, label in panels:
-        axes.plot(values.T.numpy(), "-", color="#0072B2", alpha=min(1.0, 0.03 + 3 / args.num_runs), linewidth=0.6)
-        axes.plot(values.mean(dim=0).numpy(), "o-", color="#D55E00", label="mean")
-        axes.set(xlabel="column" if board.falling else "cell", ylabel=label, xticks=range(len(board.masks)))
-    axes.legend(frameon=False)
-    figure.suptitle(f"{run.name}: {args.num_runs} searches of the first move, {args.simulations} simulations each")
-    figure.savefig(run.dir / "first_move.png", dpi=110)
-    run.picture(run.dir / "first_move.png")
+        axes.boxplot(values, tick_labels=range(values.shape[1]), whis=(0, 100))
+        axes.set(xlabel="first move", ylabel=label)
+    figure.suptitle(f"{len(visits)} searches of the empty board: range, quartiles, median")
+    figure.savefig(path, dpi=120)
 
 
 def train(args: Args) -> dict:
-    """Play, write the run's folder, and return the last row of its metrics. Raises UsageError, before it writes."""
-    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    generator = torch.Generator(device).manual_seed(int(np.random.SeedSequence(args.seed).generate_state(1)[0]))
-    board = Board(*GAMES[args.env_id], device)
-    results, first, second = [], [], []
-    global_step, made, seconds, start = 0, 0, 0.0, time.perf_counter()
-    bar = tqdm(total=args.total_episodes, unit="game", disable=None)
-    with torch_settings(args), Run(args, args.env_id) as run, bar:
-        while len(results) < args.total_episodes:
-            num_games = min(args.num_runs, args.total_episodes - len(results))
-            games, lengths, more, spent = play(board, num_games, args, generator)
-            made, seconds, global_step = made + more, seconds + spent, global_step + int(lengths.sum())
-            results += games.tolist()
-            first += games[::2].tolist()
-            second += games[1::2].tolist()
-            row = {
-                "global_step": global_step,
-                "charts/episodic_return": float(games.mean()),
-                "charts/episodic_length": float(lengths.double().mean()),
-                "charts/mean_return": float(np.mean(results)),
-                "charts/standard_error": float(np.std(results, ddof=1) / len(results) ** 0.5) if results[1:] else None,
-                "charts/wins_first": first.count(1.0) / len(first),
-                "charts/losses_first": first.count(-1.0) / len(first),
-                "charts/wins_second": second.count(1.0) / len(second) if second else None,
-                "charts/losses_second": second.count(-1.0) / len(second) if second else None,
-                "charts/SPS": global_step / (time.perf_counter() - start),
-                "time/simulations_per_second": made / seconds,  # of the CPU's time
-            }
-            run.log(row)
-            bar.update(num_games)
-            bar.set_postfix(mean_return=f"{row['charts/mean_return']:.3f}")
-        run.plot("charts/mean_return")
-        draw_first_moves(board, args, generator, run)
-        played = f"return {row['charts/mean_return']:.3f} over {len(results):,} games against a random player"
-        print(f"{played}, {row['time/simulations_per_second']:,.0f} simulations per second: {run.dir}")
+    """Play all games; returns the last row of metrics.csv, one per ply."""
+    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    device, board = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu"), BOARDS[args.env_id]
+    generator = torch.Generator(device).manual_seed(args.seed)
+    own, other = torch.zeros(2, args.total_episodes, dtype=torch.int64, device=device)
+    results, running = torch.zeros_like(own, dtype=torch.float), torch.ones_like(own, dtype=torch.bool)
+    parity = torch.arange(args.total_episodes, device=device) % 2
+    run, start, global_step, simulations, seconds = Run(args, args.env_id), time.perf_counter(), 0, 0, 0.0
+    for ply in tqdm(range(board.cells.bit_count()), unit="ply", disable=None):
+        draws = torch.rand(len(own), len(board.masks), generator=generator, device=device)
+        moved = random_moves(board, own, other, draws)
+        searching = running & (parity == ply % 2)
+        if searching.any():
+            begin = time.process_time()
+            visits, totals = search(board, own[searching], other[searching], args, generator)
+            moved[searching] = board.move(own[searching], other[searching], best_moves(visits, totals))
+            simulations, seconds = simulations + args.simulations * len(visits), seconds + time.process_time() - begin
+        if ply == 0:
+            first = (visits / args.simulations).cpu().numpy(), (totals / visits.clamp(min=1)).cpu().numpy()
+        won = running & board.won(moved)
+        results = torch.where(won, torch.where(parity == ply % 2, 1.0, -1.0), results)
+        global_step += int(running.sum())
+        running = running & ~won
+        own, other = other, moved
+        finished = not running.any() or ply == board.cells.bit_count() - 1
+        row = {
+            "global_step": global_step,
+            "charts/running": int(running.sum()),
+            "charts/SPS": global_step / (time.perf_counter() - start),
+            "time/simulations_per_second": simulations / seconds,  # of CPU time
+            "eval/episodic_return": results.mean().item() if finished else None,
+            "eval/losses": (results < 0).float().mean().item() if finished else None,
+        }
+        run.log(row)
+        if finished:
+            break
+
+    save_picture(*first, run.dir / "first_move.png")
+    run.close("first_move.png")
+    score = f"mean result {row['eval/episodic_return']:+.3f} over {args.total_episodes} games against random moves"
+    print(f"{score}, {row['time/simulations_per_second']:,.0f} simulations per CPU second: {run.dir}")
     return row
 
 
-def main(argv: list[str]):
-    train(tyro.cli(Args, description=__doc__, args=argv))
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
-    except UsageError as error:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None

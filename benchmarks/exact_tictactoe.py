@@ -1,9 +1,9 @@
-"""How good a search is at tic-tac-toe, exactly: all lines of play against every reply, not a sample of games.
+"""How good a search is at tic-tac-toe, exactly: over all lines of play against every reply, not a sample of games.
 
     python benchmarks/exact_tictactoe.py --simulations 1000 --run-dir runs/exact
 
-The search of algos/mcts.py decides once for every position that it can come to; the opponent's replies are weighed as
-a random and as a perfect player with random ties would make them. metrics.csv holds the shares won, drawn and lost,
+The search of algos/mcts.py decides once for every position that it can reach; the opponent's replies are weighed as a
+random and as a perfect player with random ties would make them. metrics.csv holds the shares won, drawn and lost,
 moving first and second, and beside them those of perfect play with random ties against the same random player.
 """
 
@@ -18,12 +18,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from algos.mcts import GAMES, Args, Board, perfect_moves, search
+from algos.mcts import BOARDS, Args, choose
+
+BOARD = BOARDS["tic-tac-toe"]
 
 
-def exact_result(
-    board: Board, choices: Callable, replies: Callable, first: bool
-) -> tuple[Fraction, Fraction, Fraction]:
+@cache
+def value(state) -> float:
+    """The minimax value for the player to move."""
+    return max(action_value(state, action) for action in BOARD.legal(state))
+
+
+def action_value(state, action: int) -> float:
+    next_state, reward, terminated = BOARD.step(state, action)
+    return reward if terminated else -value(next_state)
+
+
+def perfect_moves(state) -> list[int]:
+    return [action for action in BOARD.legal(state) if action_value(state, action) == value(state)]
+
+
+def exact_result(choices: Callable, replies: Callable, first: bool) -> tuple[Fraction, Fraction, Fraction]:
     """The shares won, drawn and lost by a player, over all lines of play.
 
     choices(state) and replies(state) list the moves that the player and the opponent make there, equally likely.
@@ -33,41 +48,38 @@ def exact_result(
     def result(state, ours: bool) -> tuple[Fraction, Fraction, Fraction]:
         moves, total = (choices if ours else replies)(state), [Fraction(0)] * 3
         for move in moves:
-            next_state, reward, done = board.step(state, move)
-            if done:
+            next_state, reward, terminated = BOARD.step(state, move)
+            if terminated:
                 outcome = (0, 1, 0) if reward == 0 else (1, 0, 0) if ours else (0, 0, 1)
             else:
                 outcome = result(next_state, not ours)
             total = [sum_ + Fraction(share) / len(moves) for sum_, share in zip(total, outcome, strict=True)]
         return tuple(total)
 
-    return result(board.start(), first)
+    return result((0, 0), first)
 
 
-def decided_once(args: Args, board: Board) -> Callable:
+def decided_once(search: str, args: Args, seed: int) -> Callable:
     """The function state -> [move] of a search, which answers the same whenever it is asked about a state again."""
-    return cache(lambda state: [search(board, state, args)[0]])
+    rng = random.Random(seed)
+    return cache(lambda state: [choose(BOARD, state, search, args, rng)[0]])
 
 
-def measure(args: Args, seed: int) -> dict:
+def measure(search: str, args: Args, seed: int) -> dict:
     """The row of metrics for one seed."""
-    board = Board(*GAMES["tic-tac-toe"], random.Random(seed))
-    perfect, ours = perfect_moves(board), decided_once(args, board)
-    row = {"global_step": args.simulations}
-    for opponent, replies in (("random", board.actions), ("perfect", perfect)):
-        for order, first in (("first", True), ("second", False)):
-            shares = exact_result(board, ours, replies, first)
-            row |= {
-                f"{opponent}/{name}_{order}": float(x) for name, x in zip(("won", "drawn", "lost"), shares, strict=True)
-            }
-    for order, first in (("first", True), ("second", False)):
-        row[f"perfect_play/won_{order}"] = float(exact_result(board, perfect, board.actions, first)[0])
+    ours, row = decided_once(search, args, seed), {"global_step": args.simulations}
+    for opponent, replies in (("random", BOARD.legal), ("perfect", perfect_moves)):
+        for order in ("first", "second"):
+            shares = map(float, exact_result(ours, replies, order == "first"))
+            row |= {f"{opponent}/{name}_{order}": x for name, x in zip(("won", "drawn", "lost"), shares, strict=True)}
+    for order in ("first", "second"):
+        row[f"perfect_play/won_{order}"] = float(exact_result(perfect_moves, BOARD.legal, order == "first")[0])
     return row
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--search", choices=["simple", "tree", "td"], default="tree")
+    parser.add_argument("--search", choices=["simple", "uct"], default="uct")
     parser.add_argument("--simulations", type=int, nargs="+", default=[1000], help="per move; one row for each")
     parser.add_argument("--exploration", type=float, default=Args.exploration, help="weight of UCT's bonus")
     parser.add_argument("--seed", type=int, default=1)
@@ -76,8 +88,7 @@ def main():
     flags.run_dir.mkdir(parents=True, exist_ok=True)
     with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
         for i, simulations in enumerate(flags.simulations):
-            args = Args(search=flags.search, simulations=simulations, exploration=flags.exploration)
-            row = measure(args, flags.seed)
+            row = measure(flags.search, Args(simulations=simulations, exploration=flags.exploration), flags.seed)
             writer = csv.DictWriter(file, row)
             if i == 0:
                 writer.writeheader()

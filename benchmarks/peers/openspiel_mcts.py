@@ -1,9 +1,8 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "gymnasium==1.4.0",
 #     "open_spiel==2.0.2",
-#     "torch==2.13.0",
+#     "pydantic==2.14.4",
 #     "tqdm==4.70.1",
 #     "tyro==1.0.16",
 # ]
@@ -32,7 +31,7 @@ from open_spiel.python.algorithms import mcts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from algos.mcts import GAMES, Args, Board, search
+from algos.mcts import BOARDS, Args, Board, choose, uct_search
 
 NAMES = {"tic-tac-toe": "tic_tac_toe", "connect-four": "connect_four"}
 UCT_C = 2.0  # open_spiel's
@@ -40,18 +39,17 @@ UCT_C = 2.0  # open_spiel's
 
 def their_speed(game: pyspiel.Game, simulations: int, seed: int) -> float:
     """Simulations per CPU second of open_spiel's Python search from the first position."""
-    luck = np.random.RandomState(seed)
-    evaluator = mcts.RandomRolloutEvaluator(1, luck)
-    bot = mcts.MCTSBot(game, UCT_C, simulations, evaluator, solve=False, random_state=luck)
+    rng = np.random.RandomState(seed)
+    bot = mcts.MCTSBot(game, UCT_C, simulations, mcts.RandomRolloutEvaluator(1, rng), solve=False, random_state=rng)
     start = time.process_time()
     bot.mcts_search(game.new_initial_state())
     return simulations / (time.process_time() - start)
 
 
-def our_speed(board: Board, args: Args) -> float:
-    """Simulations per CPU second of algos/mcts.py's tree search from the first position."""
-    start = time.process_time()
-    search(board, board.start(), args)
+def our_speed(board: Board, args: Args, seed: int) -> float:
+    """Simulations per CPU second of algos/mcts.py's UCT from the first position."""
+    rng, start = random.Random(seed), time.process_time()
+    uct_search(board, (0, 0), args, rng)
     return args.simulations / (time.process_time() - start)
 
 
@@ -59,13 +57,9 @@ def measure_speed(flags: argparse.Namespace) -> list[dict]:
     """One row: medians over the turns, and of the quotients of neighbouring turns."""
     args, row = Args(simulations=flags.simulations, exploration=UCT_C), {"global_step": flags.simulations * flags.turns}
     for name, their_name in NAMES.items():
-        board, game = Board(*GAMES[name], random.Random(flags.seed)), pyspiel.load_game(their_name)
-        ours, theirs = np.array(
-            [
-                (our_speed(board, args), their_speed(game, flags.simulations, flags.seed + 1000 * i))
-                for i in range(flags.turns)
-            ]
-        ).T
+        game, seeds = pyspiel.load_game(their_name), [flags.seed + 1000 * turn for turn in range(flags.turns)]
+        pairs = [(our_speed(BOARDS[name], args, s), their_speed(game, flags.simulations, s)) for s in seeds]
+        ours, theirs = np.array(pairs).T
         row |= {f"{name}/ours": np.median(ours), f"{name}/theirs": np.median(theirs)}
         row[f"{name}/ratio"] = np.median(ours / theirs)
     return [row]
@@ -73,17 +67,17 @@ def measure_speed(flags: argparse.Namespace) -> list[dict]:
 
 def play_match(flags: argparse.Namespace) -> list[dict]:
     """A row after every game: our results so far, moving first and moving second."""
-    game = pyspiel.load_game("connect_four")
-    board = Board(*GAMES["connect-four"], random.Random(flags.seed))
+    game, board, rng = pyspiel.load_game("connect_four"), BOARDS["connect-four"], random.Random(flags.seed)
     args = Args(simulations=flags.simulations, exploration=flags.exploration)
     evaluator = pyspiel.RandomRolloutEvaluator(1, flags.seed)
     bot = pyspiel.MCTSBot(game, evaluator, UCT_C, flags.simulations, 100, False, flags.seed, False)
     rows, results = [], []
     for number in range(flags.games):
         ours = number % 2  # the player that we are
-        state, stones = game.new_initial_state(), board.start()
+        state, stones = game.new_initial_state(), (0, 0)
         while not state.is_terminal():
-            move = search(board, stones, args)[0] if state.current_player() == ours else bot.step(state)
+            us = state.current_player() == ours
+            move = choose(board, stones, "uct", args, rng)[0] if us else bot.step(state)
             state.apply_action(move)
             stones, _, _ = board.step(stones, move)
         results.append(state.returns()[ours])
