@@ -55,10 +55,6 @@ decision='--dataset mnist'
 # generative models: MNIST with the settings of PyTorch's example, and those of Burda et al. for any number of epochs
 mnist='--dataset mnist --torch-threads 1'
 vaegan='--torch-threads 1 --bf16'
-gan_mnist="$mnist --bf16 --epochs 6.1 --log-every 286"
-infogan='--codes 10 --continuous-codes 2 --latent-dim 62 --learning-rate 0.0002 --generator-learning-rate 0.001'
-gan_speed='--dataset cifar10 --image-size 64 --width 64 --torch-threads 1 --train-images 10000 --judge-updates 0'
-gan_speed="$gan_speed --eval-images 64 --epochs 0.192 --log-every 5"
 
 # the cartoons of Noto Color Emoji, written once; then the command that needs them
 emoji='python benchmarks/emoji.py'
@@ -66,7 +62,7 @@ cartoons='--data-dir data/emoji'
 
 # RevNet-38 on CIFAR-10, as the paper's authors train it
 revnet='--dataset cifar10 --batch-size 100'
-blocks='--dataset cifar10 --batch-size 2 --epochs 0.00004 --eval-images 2 --torch-threads 1'
+blocks='--dataset cifar10 --batch-size 2 --updates 1 --eval-images 2'
 
 # chat: messages of the Ubuntu channel, fetched once (without a network: python benchmarks/ubuntu_chat.py says what to do)
 ubuntu='python benchmarks/ubuntu_chat.py'
@@ -158,7 +154,7 @@ random-weights | 1-2 | 1 | python benchmarks/random_weights.py
 hill-plain         | 1-3 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
 hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise-growth {0.01,0.1}
 hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --episodes-per-update 5
-hill-noise-{0.03,0.3,3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise {0.03,0.3,3}
+hill-noise-{0.3,3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise {0.3,3}
 
 # beside them, the post's policy gradient
 hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100 --num-envs 100
@@ -420,19 +416,20 @@ vaegan-cifar10-{vae,vae-gan}  | 1   | 1 | python gen/vae_gan.py $vaegan --datase
 
 [gan]
 
-# MNIST: plain, with minibatch discrimination, with InfoGAN's codes; 5,700 updates and some more
-gan-mnist            | 1   | 1 | python gen/gan.py $gan_mnist
-gan-minibatch        | 1   | 1 | python gen/gan.py $gan_mnist --minibatch-discrimination
-gan-codes            | 1-3 | 1 | python gen/gan.py $gan_mnist $infogan
-gan-longer-codes     | 1   | 1 | python gen/gan.py $mnist --bf16 --epochs 14 --log-every 625 $infogan
+# the post's 5,700 updates on MNIST and CIFAR-10; then 100,000, as the published table counts them
+gan-mnist         | 1-3 | 1  | python benchmarks/frechet.py gen/gan.py --dataset mnist --bf16 --updates 5700 --log-every 300
+gan-cifar10       | 1   | 1  | python benchmarks/frechet.py gen/gan.py --dataset cifar10 --image-size 32 --bf16 --updates 5700 --log-every 300 --learning-rate 0.0002
+gan-cifar10-long  | 1   | 8+ | python benchmarks/frechet.py gen/gan.py --dataset cifar10 --image-size 32 --width 128 --updates 100000 --log-every 5000 --learning-rate 0.0002
 
-# CIFAR-10 as far as a CPU gets in minutes; then 100,000 updates, as the published table counts them
-gan-cifar10                    | 1 | 1  | python gen/gan.py --dataset cifar10 --torch-threads 1 --bf16 --epochs 7.3 --learning-rate 0.0002 --log-every 326
-gan-cifar10-long{,-minibatch}  | 1 | 8+ | python gen/gan.py --dataset cifar10 --cuda --width 128 --epochs 128 --learning-rate 0.0002 --eval-images 10000 --judge-updates 4000 {,--minibatch-discrimination}
-
-# pictures per second beside PyTorch's example, at 64 pixels with its widths
-gan-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/gan.py $gan_speed {,--bf16}
+# images per second beside PyTorch's example, at 64 pixels with its widths
+gan-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/gan.py --dataset cifar10 --image-size 64 --width 64 --updates 30 --log-every 5 {,--bf16}
 examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.py --updates 30
+
+[infogan]
+
+# MNIST: the paper's codes
+infogan-mnist         | 1-3 | 1 | python benchmarks/frechet.py gen/infogan.py --dataset mnist --bf16 --continuous-codes 2 --updates 5700 --log-every 300
+infogan-mnist-longer  | 1   | 1 | python benchmarks/frechet.py gen/infogan.py --dataset mnist --bf16 --continuous-codes 2 --updates 13000 --log-every 650
 
 [draw]
 
@@ -454,12 +451,12 @@ draw-color-{base,z,steps,long}  | 1 | 1 | $emoji gen/draw_color.py $cartoons --l
 [revnet]
 
 # CIFAR-10 with both backward passes, as far as a CPU gets in minutes; then the paper's 80,000 updates, for a GPU
-revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py $revnet --augment --torch-threads 1 --epochs 0.5 --log-every 25 --eval-images 1000 {,--store-activations}
-revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py $revnet --augment --cuda --epochs 160 {,--store-activations}
-revnet-{110,164}-long     | 1   | 8+ | python gen/revnet.py $revnet --augment --cuda --epochs 160 --filters 32 32 64 128 --depth {110,164 --bottleneck}
+revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py $revnet --augment --updates 250 --log-every 25 --eval-images 1000 {,--store-activations}
+revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py $revnet --augment --updates 80000 --log-every 500 {,--store-activations}
+revnet-{110,164}-long     | 1   | 8+ | python gen/revnet.py $revnet --augment --updates 80000 --log-every 500 --filters 32 32 64 128 --blocks 9 9 9 {,--bottleneck}
 
-# CPU seconds of an update; bytes kept for the backward pass, over the number of blocks
-revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py $revnet --torch-threads 1 --epochs 0.03 --log-every 5 --eval-images 100 {,--store-activations}
+# CPU seconds of an update; bytes stored for the backward pass, over the number of blocks
+revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py $revnet --updates 15 --log-every 5 --eval-images 100 {,--store-activations}
 revnet-blocks-{8,32,128}         | 1   | 1   | python gen/revnet.py $blocks --blocks {2 3 3,10 11 11,42 43 43}
 revnet-blocks-{8,32,128}-stored  | 1   | 1   | python gen/revnet.py $blocks --store-activations --blocks {2 3 3,10 11 11,42 43 43}
 

@@ -1,0 +1,139 @@
+"""Train gen/gan.py, infogan.py or vae_gan.py, and add to the last row how far its samples are from real images.
+
+    python benchmarks/frechet.py gen/gan.py --dataset mnist --updates 5700
+
+What follows the script are its own flags. The distance (Heusel et al. 2017, arXiv 1706.08500) is between Gaussians with
+the means and covariances of features. Here they are those of a small classifier: the numbers compare with each other,
+not with distances in the features of Inception. The classifier is trained on one half of the labelled training images;
+the other half, which it has not seen, is the reference.
+
+    eval/frechet            2,000 samples
+    eval/frechet_real       the test images, at most 2,000 of them
+    eval/frechet_recon      reconstructions of those test images (vae_gan.py)
+    eval/judge_accuracy     of the classifier on the test images
+"""
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+NUM = 2000
+
+
+def load_labelled(dataset: str, data_dir: Path) -> list[torch.Tensor]:
+    """Training images, uint8 [n, c, h, w], and labels [n], then those of the test set."""
+    infogan = importlib.import_module("gen.infogan")
+    if dataset != "cifar10":
+        return infogan.load_images(infogan.Args(dataset=dataset, data_dir=data_dir))
+    folder = data_dir / "cifar-10-batches-bin"
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    rows = torch.from_numpy(np.concatenate([np.fromfile(folder / f"{name}.bin", np.uint8) for name in names]))
+    labels, images = rows.view(-1, 3073)[:, 0], rows.view(-1, 3073)[:, 1:].reshape(-1, 3, 32, 32)
+    return [images[:50_000], labels[:50_000], images[50_000:], labels[50_000:]]
+
+
+def train_classifier(images: torch.Tensor, labels: torch.Tensor, updates: int = 600) -> nn.Sequential:
+    """A small network that learns the labels [n] of uint8 [n, c, h, w]; the same for every --seed of the script."""
+    torch.manual_seed(0)
+    side = -(-images.shape[2] // 8)
+    layers = [nn.Conv2d(images.shape[1], 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
+    layers += [nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * side**2, 64), nn.ReLU()]
+    classifier = nn.Sequential(*layers, nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3, fused=True)
+    for _ in range(updates):
+        idx = torch.randint(len(images), (128,))
+        loss = F.cross_entropy(classifier(images[idx].float() / 255), labels[idx].long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return classifier
+
+
+@torch.no_grad()
+def features(classifier: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
+    """What the last layer reads of images in [0, 1] or uint8 [n, c, h, w]: [n, 64]."""
+    scale = 255 if images.dtype == torch.uint8 else 1
+    return torch.cat([classifier[:-1](part.float() / scale) for part in images.split(500)])
+
+
+def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a^(1/2) C_b C_a^(1/2))^(1/2)) of features [n, k] and [m, k]."""
+    a, b = a.double(), b.double()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    between = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * between).item()
+
+
+class Judge:
+    """The classifier and its reference, for one data set."""
+
+    def __init__(self, dataset: str, data_dir: Path):
+        images, labels, test, test_labels = load_labelled(dataset, data_dir)
+        half = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).chunk(2)
+        self.classifier, self.test = train_classifier(images[half[0]], labels[half[0]]), test[:NUM]
+        self.reference = features(self.classifier, images[half[1]][:10_000])
+        with torch.no_grad():
+            predicted = self.classifier[-1](features(self.classifier, test)).argmax(1)
+        self.accuracy = (predicted == test_labels).double().mean().item()
+
+    def distance(self, images: torch.Tensor) -> float:
+        return frechet_distance(features(self.classifier, images), self.reference)
+
+
+def generate(module, args, states: dict, judge: Judge) -> dict[str, torch.Tensor]:
+    """Column -> images in [0, 1], of the networks that the run has left."""
+    channels, size = judge.test.shape[1:3]
+    if module.__name__ == "gen.gan":
+        generator = module.make_generator(args.latent_dim, args.width, channels, args.image_size)
+        latents = torch.rand(NUM, args.latent_dim) * 2 - 1
+    elif module.__name__ == "gen.infogan":
+        num_codes = args.codes + args.continuous_codes
+        generator = module.make_generator(args.latent_dim + num_codes, args.width)
+        latents = module.sample_latents(NUM, args, torch.device("cpu"))
+    else:
+        encoder, generator = (
+            make(args.latent_dim, args.width, channels, size) for make in (module.Encoder, module.make_decoder)
+        )
+        encoder.load_state_dict(states["encoder"])
+        generator.load_state_dict(states["decoder"])
+        latents, mu = torch.randn(NUM, args.latent_dim), module.encode(encoder, judge.test)[0]
+        return {"frechet": module.decode(generator, latents), "frechet_recon": module.decode(generator, mu)}
+    generator.load_state_dict(states["generator"])
+    return {"frechet": module.sample(generator, latents)}
+
+
+def main():
+    path = Path(sys.argv[1])
+    module = importlib.import_module(f"gen.{path.stem}")
+    args = tyro.cli(module.Args, args=sys.argv[2:])
+    if args.run_dir is None or args.dataset == "folder":
+        raise SystemExit("needs --run-dir, and a --dataset with labels")
+    module.train(args)
+    judge = Judge(args.dataset, args.data_dir)
+    states = torch.load(args.run_dir / "model.pt", map_location="cpu")
+    torch.manual_seed(args.seed)
+    found = {f"eval/{name}": judge.distance(images) for name, images in generate(module, args, states, judge).items()}
+    found |= {"eval/frechet_real": judge.distance(judge.test), "eval/judge_accuracy": judge.accuracy}
+    metrics = args.run_dir / "metrics.csv"
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[-1] |= found
+    with metrics.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *(name for name in found if name not in rows[0])])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

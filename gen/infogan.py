@@ -1,0 +1,366 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# ///
+"""InfoGAN: a GAN whose generator also gets codes, rewarded when its images tell which codes they were made from.
+
+    python gen/infogan.py
+    python gen/infogan.py --dataset mnist --updates 13000 --log-every 650 --continuous-codes 2 --bf16
+
+A part c of the generator's input is to be recovered from the image by a network Q, which shares the discriminator's
+layers. G and Q both minimize -log Q(c|G(z, c)); the entropy of c minus it is a lower bound of the mutual information of
+code and image. No label is used in training. On MNIST the ten values of the categorical code become the ten digits:
+eval/code_error is the error of Q as a classifier of test images, where each code stands for the digit that most
+training images assigned to it show. A run leaves codes.png (a code in each column, the same noise in each row), and
+sweep.png (a continuous code from -1 to 1 in each row).
+
+Chen et al. 2016, "InfoGAN" (arXiv 1606.03657): equation 6 and appendix C.1, whose published error is 5 %.
+Differences: (1) narrower networks by default. (2) Q learns without changing the shared layers, which are to tell real
+from generated images; when they learned from both losses, codes had little to do with digits. (3) Batch normalization
+in D uses the statistics of the batch it is given, in training and in evaluation: those of real images alone or of
+generated ones alone, never a mixture. (4) Q's Gaussians for continuous codes have a fixed standard deviation of 1.
+"""
+
+import csv
+import gzip
+import json
+import math
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import nn
+from tqdm import tqdm
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args:
+    exp_name: str = Path(__file__).stem
+    """name of the experiment"""
+    seed: NonNegativeInt = 1
+    """seed of the experiment"""
+    torch_deterministic: bool = True
+    """deterministic convolutions on a GPU"""
+    cuda: bool = True
+    """use a GPU if there is one"""
+    bf16: bool = False
+    """train in bfloat16 by autocast"""
+    track: bool = False
+    """log to Weights & Biases as well"""
+    wandb_project_name: str = "classics"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases team"""
+    run_dir: Path | None = None
+    """folder for the results; default: a new one under runs/"""
+
+    dataset: Literal["digits", "mnist"] = "digits"
+    """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
+    data_dir: Path = Path("data")
+    """where MNIST is kept"""
+    updates: PositiveInt = 1000
+    """updates of each network"""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """images per update"""
+    learning_rate: PositiveFloat = 2e-4
+    """Adam's learning rate for the discriminator and Q"""
+    generator_learning_rate: PositiveFloat = 1e-3
+    """Adam's learning rate for the generator"""
+    width: PositiveInt = 32
+    """channels at 14x14, doubled at 7x7 (the paper: 64)"""
+    latent_dim: PositiveInt = 62
+    """dimensions of the noise z, uniform in [-1, 1]"""
+    codes: Annotated[int, Field(ge=2)] = 10
+    """values of the categorical code"""
+    continuous_codes: NonNegativeInt = 0
+    """codes uniform in [-1, 1] (the paper: 2)"""
+    log_every: PositiveInt = 100
+    """updates between rows of metrics.csv"""
+
+
+# --- the model -------------------------------------------------------------------------------
+
+DENSE = 256  # units of the dense layer that both networks have (the paper: 1,024)
+
+
+def make_generator(size: int, width: int) -> nn.Sequential:
+    """Noise and codes [n, size] -> images [n, 1, 28, 28] in [-1, 1]."""
+    return nn.Sequential(
+        nn.Unflatten(1, (size, 1, 1)),
+        *(nn.Conv2d(size, DENSE, 1, bias=False), nn.BatchNorm2d(DENSE), nn.ReLU()),
+        *(nn.ConvTranspose2d(DENSE, 2 * width, 7, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU()),
+        *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.ConvTranspose2d(width, 1, 4, 2, 1), nn.Tanh()),
+    )
+
+
+class Discriminator(nn.Module):
+    """D and Q: images [n, 1, 28, 28] -> logits of being a training image [n], codes [n, codes + continuous]."""
+
+    def __init__(self, num_codes: int, width: int):
+        super().__init__()
+
+        def norm(channels: int) -> nn.BatchNorm2d:
+            return nn.BatchNorm2d(channels, track_running_stats=False)
+
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), norm(2 * width), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(2 * width, DENSE, 7, bias=False), norm(DENSE), nn.LeakyReLU(0.2)),
+        )
+        self.logit = nn.Sequential(nn.Conv2d(DENSE, 1, 1), nn.Flatten(0))
+        hidden = nn.Conv2d(DENSE, 128, 1, bias=False), norm(128), nn.LeakyReLU(0.2)
+        self.q = nn.Sequential(*hidden, nn.Conv2d(128, num_codes, 1), nn.Flatten())
+
+    def forward(self, x: torch.Tensor, detach: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """With `detach` no gradient of Q reaches the shared features."""
+        features = self.features(x)
+        return self.logit(features).float(), self.q(features.detach() if detach else features).float()
+
+
+def initialize(module: nn.Module):
+    """DCGAN: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02), biases 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def discriminator_loss(on_real: torch.Tensor, on_fake: torch.Tensor) -> torch.Tensor:
+    """-log D(x) - log(1 - D(G(z))), from logits."""
+    return (F.softplus(-on_real) + F.softplus(on_fake)).mean()
+
+
+def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
+    """-log D(G(z)): non-saturating, its gradient is largest while D is sure."""
+    return F.softplus(-on_fake).mean()
+
+
+def code_nll(q: torch.Tensor, c: torch.Tensor, codes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log Q(c|x) of the categorical code c[:, :codes], one-hot, and of the continuous ones but for a constant."""
+    return F.cross_entropy(q[:, :codes], c[:, :codes]), 0.5 * (q[:, codes:] - c[:, codes:]).square().sum(1).mean()
+
+
+def sample_latents(num: int, args: Args, device: torch.device) -> torch.Tensor:
+    """[num, noise + one-hot code + continuous codes]."""
+    code = F.one_hot(torch.randint(args.codes, (num,), device=device), args.codes)
+    noise, continuous = (torch.rand(num, k, device=device) * 2 - 1 for k in (args.latent_dim, args.continuous_codes))
+    return torch.cat([noise, code, continuous], dim=1)
+
+
+# --- data ------------------------------------------------------------------------------------
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_FILES = {  # SHA-256, bytes of the header, shape of an item
+    "train-images-idx3-ubyte.gz": ("440fcabf73cc546f", 16, (1, 28, 28)),
+    "train-labels-idx1-ubyte.gz": ("3552534a0a558bbe", 8, ()),
+    "t10k-images-idx3-ubyte.gz": ("8d422c7b0a1c1c79", 16, (1, 28, 28)),
+    "t10k-labels-idx1-ubyte.gz": ("f7ae60f92e00ec6d", 8, ()),
+}
+
+
+def load_images(args: Args) -> list[torch.Tensor]:
+    """Training images, uint8 [n, 1, 28, 28], and labels [n], then those of the test set."""
+    if args.dataset == "digits":
+        from sklearn.datasets import load_digits
+
+        images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
+        images = F.interpolate(images, size=28, mode="bilinear").round().byte()
+        labels = torch.from_numpy(load_digits().target).byte()
+        return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
+    arrays = []
+    for name, (sha256, header, shape) in MNIST_FILES.items():
+        path = args.data_dir / name
+        try:
+            if not path.exists():
+                args.data_dir.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
+            values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+            arrays.append(torch.from_numpy(values.copy()).view(-1, *shape))
+        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
+    return arrays
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def batches(num_images: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Indices of one shuffled epoch after the other, without each one's incomplete last batch."""
+    while True:
+        yield from torch.randperm(num_images, device=device)[: num_images // batch_size * batch_size].split(batch_size)
+
+
+@torch.no_grad()
+def sample(generator: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """Images of noise [n, latent_dim], in eval mode (running statistics), in [0, 1]."""
+    generator.eval()
+    images = torch.cat([generator(part) for part in z.split(250)]) * 0.5 + 0.5
+    generator.train()
+    return images
+
+
+@torch.no_grad()
+def code_error(discriminator: Discriminator, data: list[torch.Tensor], codes: int) -> float:
+    """Error of the categorical code as a classifier: data are training images and labels, test images and labels."""
+    found, labels = [], [data[1][:10_000].long(), data[3].long()]
+    for images in (data[0][:10_000], data[2]):
+        parts = [discriminator(part.float() / 127.5 - 1)[1] for part in images.tensor_split(-(-len(images) // 1000))]
+        found.append(torch.cat(parts)[:, :codes].argmax(1))
+    counts = F.one_hot(found[0], codes).T @ F.one_hot(labels[0], 10)  # [code, digit]
+    return (counts.argmax(1)[found[1]] != labels[1]).float().mean().item()
+
+
+def save_grid(images: torch.Tensor, columns: int, path: Path):
+    """Images [n, c, h, w] in [0, 1] as a grid of so many columns."""
+    from PIL import Image
+
+    rows = F.pad(images, (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))
+    grid = (rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1) * 255).byte().cpu().numpy()
+    image = Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid)
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+
+
+def train(args: Args) -> dict:
+    """Train; returns the last row of metrics.csv."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)  # several fight over the cores when these small networks are not alone
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    data = [tensor.to(device) for tensor in load_images(args)]  # your own: uint8 [n, 1, 28, 28], labels [n], twice
+    images = data[0]
+    if len(images) < args.batch_size:
+        raise UsageError(f"--batch-size {args.batch_size}: there are only {len(images)} images")
+    num_codes = args.codes + args.continuous_codes
+    generator = make_generator(args.latent_dim + num_codes, args.width).apply(initialize)
+    discriminator = Discriminator(num_codes, args.width).apply(initialize)
+    networks = [network.to(device, memory_format=torch.channels_last) for network in (generator, discriminator)]
+    rates = args.generator_learning_rate, args.learning_rate
+    adam_g, adam_d = (
+        torch.optim.Adam(network.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
+        for network, rate in zip(networks, rates, strict=True)
+    )
+    fixed, order = sample_latents(10, args, device), batches(len(images), args.batch_size, device)
+    run, means, start = Run(args, args.dataset), torch.zeros(3, device=device), time.perf_counter()
+
+    for update in tqdm(range(1, args.updates + 1), unit="update", disable=None):
+        real = images[next(order)].float().to(memory_format=torch.channels_last) / 127.5 - 1
+        latents = sample_latents(args.batch_size, args, device)
+        c = latents[:, args.latent_dim :]
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            fake = generator(latents)
+            on_fake, q = discriminator(fake.detach(), detach=True)
+            loss_d = discriminator_loss(discriminator(real)[0], on_fake) + sum(code_nll(q, c, args.codes))
+        adam_d.zero_grad()
+        loss_d.backward()
+        adam_d.step()
+
+        discriminator.requires_grad_(False)  # gradients flow through D, none is kept for its weights
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            on_fake, q = discriminator(fake)
+            categorical, continuous = code_nll(q, c, args.codes)
+            loss_g = generator_loss(on_fake) + categorical + continuous
+        adam_g.zero_grad()
+        loss_g.backward()
+        adam_g.step()
+        discriminator.requires_grad_(True)
+        means += torch.stack([loss_d, loss_g, categorical]).detach()
+
+        if update % args.log_every == 0 or update == args.updates:
+            count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
+            loss_d, loss_g, nll = (means / count).tolist()
+            row = {
+                "global_step": update,
+                "losses/discriminator": loss_d,
+                "losses/generator": loss_g,
+                "losses/information": math.log(args.codes) - nll,  # nats of the categorical code told by an image
+                "charts/SPS": count * args.batch_size / seconds,
+                "eval/code_error": code_error(discriminator, data, args.codes),
+            }
+            run.log(row)
+            states = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
+            torch.save(states, run.dir / "model.pt")
+            means, start = torch.zeros_like(means), time.perf_counter()
+
+    size, noise = fixed.shape[1], args.latent_dim
+    codes = fixed.unsqueeze(1).repeat(1, args.codes, 1)  # [noise, code, size]
+    codes[:, :, noise : noise + args.codes] = torch.eye(args.codes, device=device)
+    save_grid(sample(generator, codes.flatten(0, 1)), args.codes, run.dir / "codes.png")
+    chosen = [*range(noise + args.codes, size), *range(noise)][:8]  # continuous codes first, then noise
+    sweep = fixed[0].repeat(len(chosen), 10, 1)
+    for values, dimension in zip(sweep, chosen, strict=True):
+        values[:, dimension] = torch.linspace(-1, 1, 10, device=device)
+    save_grid(sample(generator, sweep.flatten(0, 1)), 10, run.dir / "sweep.png")
+    run.close("codes.png", "sweep.png")
+    told = f"{row['losses/information']:.2f} of {math.log(args.codes):.2f} nats of the code told by an image"
+    print(f"code error {row['eval/code_error']:.1%} on test images, {told}, after {args.updates} updates: {run.dir}")
+    return row
+
+
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+class Run:
+    """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
+
+    def __init__(self, args: Args, task: str):
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
+        if args.track:
+            import wandb
+
+            try:
+                wandb.login()  # without a key it fails here, before the folder exists
+            except wandb.Error as error:
+                raise UsageError(f"--track: {error}") from None
+        try:
+            self.dir.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
+        if args.track:
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
+            wandb.init(**names, config=asdict(args), dir=self.dir)
+
+    def log(self, row: dict):
+        """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""
+        for name, value in row.items():
+            if value is not None and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {row['global_step']}: training diverged")
+        self.rows.append(row)
+        writer = csv.DictWriter(self.file, self.rows[0])
+        if len(self.rows) == 1:
+            writer.writeheader()
+        writer.writerow(row)
+        if self.wandb:
+            self.wandb.log({name: value for name, value in row.items() if value is not None})
+
+    def close(self, *pictures: str):
+        self.file.close()
+        if self.wandb:
+            self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
+            self.wandb.finish()
+
+
+if __name__ == "__main__":
+    try:
+        train(tyro.cli(Args, description=__doc__))
+    except (UsageError, FloatingPointError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the rows so far are in the run's folder") from None
