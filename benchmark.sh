@@ -54,7 +54,6 @@ decision='--dataset mnist'
 
 # generative models: MNIST with the settings of PyTorch's example, and those of Burda et al. for any number of epochs
 mnist='--dataset mnist --torch-threads 1'
-vaegan='--torch-threads 1 --bf16'
 
 # the cartoons of Noto Color Emoji, written once; then the command that needs them
 emoji='python benchmarks/emoji.py'
@@ -411,8 +410,10 @@ flow-{rings,spirals,gaussians}  | 1-3 | 1 | python gen/flow_2d.py --dataset {rin
 [vae_gan]
 
 # errors in a discriminator's features beside errors of pixels, with the same networks
-vaegan-mnist-{vae,vae-gan}    | 1-3 | 1 | python gen/vae_gan.py $vaegan --dataset mnist --epochs 3 --log-every 234 --loss {vae,vae-gan}
-vaegan-cifar10-{vae,vae-gan}  | 1   | 1 | python gen/vae_gan.py $vaegan --dataset cifar10 --epochs 10 --latent-dim 128 --loss {vae,vae-gan} {,--noise-std 0.5}
+vaegan-mnist-vae-gan    | 1-3 | 1 | python benchmarks/frechet.py gen/vae_gan.py --dataset mnist --bf16 --epochs 3
+vaegan-mnist-vae        | 1-3 | 1 | python benchmarks/frechet.py benchmarks/pixel_vae.py --dataset mnist --bf16 --epochs 3 --noise-std 0.5
+vaegan-cifar10-vae-gan  | 1   | 1 | python benchmarks/frechet.py gen/vae_gan.py --dataset cifar10 --bf16 --epochs 10 --latent-dim 128 --noise-std 0.5
+vaegan-cifar10-vae      | 1   | 1 | python benchmarks/frechet.py benchmarks/pixel_vae.py --dataset cifar10 --bf16 --epochs 10 --latent-dim 128 --noise-std 0.5
 
 [gan]
 

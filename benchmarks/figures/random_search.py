@@ -1,6 +1,7 @@
 """Figures and the page of algos/random_search.py, for benchmarks/plot.py."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
 
 def trials(result: Result) -> int:
     """Number of independent trials of a run, from its command."""
-    words = result.summary["command"].split()
-    return int(words[words.index("--num-runs") + 1])
+    found = re.search(r"--num-runs (\d+)", result.summary["command"])
+    return int(found[1]) if found else 60  # of benchmarks/wide_cartpole.py
 
 
 def pooled(seeds: list[Result], column: str) -> tuple[float, float]:
@@ -33,7 +34,9 @@ def pooled(seeds: list[Result], column: str) -> tuple[float, float]:
 
 def share_within(seeds: list[Result], episodes) -> np.ndarray:
     """Fraction of the trials solved within so many episodes, mean over the seeds."""
-    inside = [np.interp(episodes, seed["global_step"], seed[SHARE], left=0) for seed in seeds]
+    # csv files from before the scripts were rewritten have the episodes in a column of their own
+    columns = ["charts/episode" if "charts/episode" in seed.columns else "global_step" for seed in seeds]
+    inside = [np.interp(episodes, seed[x], seed[SHARE], left=0) for seed, x in zip(seeds, columns, strict=True)]
     return np.mean(inside, axis=0)
 
 
