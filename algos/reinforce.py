@@ -143,8 +143,13 @@ class Critic(nn.Module):
 
     def fit(self, optimizer: torch.optim.Optimizer, obs: torch.Tensor, returns: torch.Tensor, epochs: int):
         """Least squares on minibatches of 256: obs [n, obs], returns [n]."""
-        self.standardize_returns.update(returns)
-        targets = self.standardize_returns(returns)
+        scale, last = self.standardize_returns, self.net[-1]
+        mean, std = scale.mean.clone(), scale.std.clone()
+        scale.update(returns)
+        with torch.no_grad():  # Pop-Art (van Hasselt et al. 2016): new moments change no value
+            last.weight *= std / scale.std
+            last.bias.copy_((std * last.bias + mean - scale.mean) / scale.std)
+        targets = scale(returns)
         for _ in range(epochs):
             for idx in torch.randperm(len(obs), device=obs.device).split(256):
                 loss = F.mse_loss(self.net(obs[idx]).squeeze(-1), targets[idx])
@@ -193,6 +198,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
     import mujoco
 
     mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
+    gym.logger.min_level = gym.logger.ERROR  # no warning that Reacher means Reacher-v5
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a display
     options = {"render_mode": "rgb_array"} if args.capture_video else {}

@@ -100,7 +100,10 @@ class Result:
         return self.columns.get(column, np.full(len(self.columns["update"]), np.nan))
 
     def final(self, column: str) -> float:
-        """The last row's value, NaN where there is none."""
+        """The last row's value, NaN where there is none; of eval/episodic_return what the run printed at its end."""
+        printed = re.search(r"\breturn (-?[\d.]+)", self.summary.get("result", ""))
+        if column == "eval/episodic_return" and printed and not self.summary["final"].get(column):
+            return float(printed[1])
         return float(self.summary["final"].get(column) or math.nan)
 
     def at(self, step: float, column: str = "charts/episodic_return_100") -> float:

@@ -333,6 +333,7 @@ def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
         "code": code_digest(run.script, run.peer is not None) if run.script else None,
         "digest": run_digest,
         "final": final,
+        "result": next(iter(log_path.read_text(errors="replace").strip().splitlines()[-1:]), ""),  # what it printed
     }
     unfinished = run.folder / "summary.tmp"
     unfinished.write_text(json.dumps(summary, indent=2) + "\n")

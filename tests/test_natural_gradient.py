@@ -53,6 +53,15 @@ for name, terminates in (("Terminates", True), ("Truncates", False)):
     gym.register(f"{name}Blind-v0", Clock, kwargs={"length": 5, "terminates": terminates, "blind": True})
 
 
+def test_new_moments_of_the_returns_change_no_value():
+    torch.manual_seed(0)
+    critic, obs = Critic(Standardize(2), 2), torch.rand(64, 2)
+    for returns in (5 + 3 * torch.randn(64), 1000 * torch.randn(64)):
+        before = critic(obs).detach()
+        critic.fit(torch.optim.Adam(critic.parameters()), obs, returns, epochs=0)
+        assert torch.allclose(critic(obs), before, rtol=1e-4, atol=1e-3)  # float32, at a scale of 1,000
+
+
 def test_gae_is_the_discounted_sum_of_td_errors_up_to_the_episodes_end():
     torch.manual_seed(0)
     rewards, values, next_values = torch.randn(3, 7, 4).unbind()
@@ -155,7 +164,7 @@ def test_the_critic_fits_returns_of_any_scale_and_saturates_no_unit(scale):
     returns, standardize = scale * (5 + obs @ torch.tensor([1.0, -2.0])), Standardize(2)
     standardize.update(obs)
     critic = Critic(standardize, 2)
-    critic.fit(torch.optim.Adam(critic.parameters(), lr=3e-3), obs, returns, epochs=60)
+    critic.fit(torch.optim.Adam(critic.parameters(), lr=0.01), obs, returns, epochs=100)
     with torch.no_grad():
         assert ((critic(obs) - returns) ** 2).mean() < 0.01 * returns.var()
         assert (critic.net[:-1](obs).abs() > 0.99).all(dim=0).sum() == 0
@@ -183,7 +192,7 @@ def test_the_rollout_holds_what_was_played_across_resets_and_batches(name, termi
 
 
 def test_a_truncated_episode_is_bootstrapped_and_a_terminated_one_is_not(tmp_path):
-    flags = {"gamma": 0.9, "num_envs": 4, "num_steps": 25, "total_timesteps": 6_000, "value_learning_rate": 0.01}
+    flags = {"gamma": 0.9, "num_envs": 4, "num_steps": 25, "total_timesteps": 2_500, "value_learning_rate": 0.03}
     values = {}
     for name in ("Terminates", "Truncates"):
         row = train(Args(env_id=f"{name}Blind-v0", run_dir=tmp_path / name, **flags))
@@ -212,9 +221,9 @@ def test_evaluate_plays_one_episode_of_mode_actions_in_each_environment():
 
 
 def test_learns_cartpole_and_writes_its_folder(tmp_path):
-    row = train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", total_timesteps=25_000, num_steps=64))
-    assert row["charts/episodic_return_100"] > 100  # 22 at the beginning
-    assert row["eval/episodic_return"] > 150
+    row = train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", total_timesteps=12_000, num_steps=64))
+    assert row["charts/episodic_return_100"] > 40  # 22 at the beginning
+    assert row["eval/episodic_return"] > 120
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.pt"}
 
 
@@ -225,7 +234,11 @@ def rows(folder):
 
 def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(Args(run_dir=tmp_path / name, total_timesteps=400, num_envs=2, num_steps=60, seed=seed))
+        train(
+            Args(
+                env_id="CartPole-v1", run_dir=tmp_path / name, total_timesteps=400, num_envs=2, num_steps=60, seed=seed
+            )
+        )
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
 
 
