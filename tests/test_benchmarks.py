@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import plot, run
 from benchmarks.figures import trpo
+from benchmarks.figures import trpo_parallel as parallel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -334,8 +335,12 @@ def test_floats_get_six_digits_and_whole_numbers_stay():
     assert {cell: plot.shorten(cell) for cell in cells} == cells
 
 
+def section_of(name: str) -> str:
+    return "trpo" if name.startswith(("trpo-envs", "trpo-v4", "sb3-envs")) else "trpo_parallel"
+
+
 def write_run(root: Path, name: str, seed: int, rows: list[dict], **more):
-    """A finished run of the section trpo, as run.py leaves it."""
+    """A finished run of the section trpo or trpo_parallel, as run.py leaves it."""
     folder = root / "runs" / "benchmark" / name / f"seed{seed}"
     folder.mkdir(parents=True)
     with (folder / "metrics.csv").open("w", newline="") as file:
@@ -344,7 +349,7 @@ def write_run(root: Path, name: str, seed: int, rows: list[dict], **more):
         writer.writerows(rows)
     final = {key: str(value) for key, value in rows[-1].items()}
     found = {
-        "name": name, "section": "trpo", "seed": seed, "code": "c", "peak_memory_mb": 321.0, "final": final,
+        "name": name, "section": section_of(name), "seed": seed, "code": "c", "peak_memory_mb": 321.0, "final": final,
         "hardware": {"cpu": "Abacus", "cores": 2, "gpus": []}, "versions": {"torch": "2.13.0"},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(found | more))
@@ -365,9 +370,9 @@ def race(seconds: float, updates: int = 10, crossing: int = 5) -> list[dict]:
     ]
 
 
-def load(root: Path) -> plot.Results:
-    plot.collect(root / "runs" / "benchmark", root / "results", ["trpo"])
-    return plot.Results(root / "results" / "trpo")
+def load(root: Path, section: str = "trpo_parallel") -> plot.Results:
+    plot.collect(root / "runs" / "benchmark", root / "results", ["trpo", "trpo_parallel"])
+    return plot.Results(root / "results" / section)
 
 
 def test_collecting_keeps_what_thinning_would_blur(tmp_path):
@@ -390,10 +395,10 @@ def test_the_bar_counts_only_over_a_hundred_episodes():
         "charts/episodic_length": np.array([50.0, 50, 50, 50]),
         "time/elapsed": np.array([1.0, 2, 3, 4]),
     }
-    assert trpo.reached(columns, -5) == {"global_step": 6000, "seconds": 3.0}
-    assert trpo.reached(columns, -3) is None
+    assert parallel.reached(columns, -5) == {"global_step": 6000, "seconds": 3.0}
+    assert parallel.reached(columns, -3) is None
     columns["charts/episodic_length"][:] = np.nan  # no episode ended
-    assert trpo.reached(columns, -5) is None
+    assert parallel.reached(columns, -5) is None
 
 
 # --- tables ----------------------------------------------------------------------------------
@@ -409,19 +414,19 @@ def test_ratios_are_taken_seed_by_seed(tmp_path):
     raw = {"global_step": 1, "raw/one_core_SPS": 4000.0, "raw/all_cores_SPS": 6000.0, "raw/cores": 2}
     write_run(tmp_path, "raw-stepping-reacher", 1, [raw])
     results = load(tmp_path)
-    lines = trpo.race_table(results, {}).splitlines()
-    ours, _, best, settings, same_kl, tianshou, _ = (
+    lines = parallel.race_table(results, {}).splitlines()
+    ours, best, settings, same_kl, tianshou, _ = (
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]
     )
     assert ours[1:5] == ["3 of 3", "25,000 (25,000 to 25,000)", "10.0 (5.00 to 20.0)", "1"]
     assert best[3:5] == ["120 (50.0 to 220)", "11.0x (10.0x to 12.0x)"]
     assert settings[1:5] == ["0 of 3", "never (never to never)", "never (never to never)", "over 6.00x"]
     assert same_kl[1:5] == tianshou[1:5] == ["not run", "-", "-", "-"]
-    speed = trpo.speed_table(results, {}).splitlines()[3].split("|")
+    speed = parallel.speed_table(results, {}).splitlines()[3].split("|")
     assert [cell.strip() for cell in speed[2:6]] == [
         "208 (114 to 500)", "11.0x (10.0x to 12.0x)", "278 (152 to 667)", "75 % (75 % to 75 %)",
     ]  # fmt: skip
-    gathering = trpo.gathering_table(results, {}).splitlines()
+    gathering = parallel.gathering_table(results, {}).splitlines()
     assert "| 8,000 | 83 % | 62 % |" in gathering[2]
     assert "| 6,000 | 111 % | 83 % |" in gathering[3]
     assert {"tianshou-to5", "trpo-post-start"} <= results.missing
@@ -430,7 +435,7 @@ def test_ratios_are_taken_seed_by_seed(tmp_path):
 def test_what_was_measured_elsewhere_stands_apart_and_enters_no_ratio(tmp_path):
     write_run(tmp_path, "trpo-to5-ours", 1, race(1.0))
     measured = {"sb3-to5-best": {"seconds_to_bar": "46.0"}}
-    best = trpo.race_table(load(tmp_path), measured).splitlines()[4]
+    best = parallel.race_table(load(tmp_path), measured).splitlines()[3]
     assert best.endswith("| not run | - | - | - | 46.0 |")
 
 
@@ -459,7 +464,8 @@ def test_figures_and_tables_come_from_results_alone_and_name_what_is_missing(tmp
     table = (tmp_path / "results" / "trpo" / "envs.md").read_text()
     assert "| Reacher-v5 | **-4.50 ± 0.71** | **-4.00 ± 0.00** | none | -4.82 |" in table
     assert "| Ant-v5 | **-** | **-** | not run | - | 85 |" in table
-    assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png", "actors.png", "thumbnail.png"}
+    assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png", "thumbnail.png"}
+    assert {path.name for path in tmp_path.glob("results/trpo_parallel/*.png")} == {"actors.png"}
 
 
 def test_both_programs_stand_side_by_side_on_the_same_versions(tmp_path):
@@ -467,16 +473,9 @@ def test_both_programs_stand_side_by_side_on_the_same_versions(tmp_path):
         for seed in (1, 2):
             write_run(tmp_path, name, seed, [{"global_step": 1, "eval/episodic_return": evaluation + seed}])
     published = plot.read_rows(plot.PUBLISHED / "trpo.csv")
-    lines = trpo.versions_table(load(tmp_path), published).splitlines()
+    lines = trpo.versions_table(load(tmp_path, "trpo"), published).splitlines()
     assert lines[-1] == "| Ant | 302 ± 1 (2) | 202 ± 1 (2) | 402 ± 1 (2) | 3554 ± 591 | 4982 ± 664 |"
     assert lines[2] == "| Swimmer | - | - | - | 359 ± 2 | 366 ± 2 |"
-
-
-def test_cpu_seconds_leave_out_those_of_other_runs(tmp_path):
-    write_run(tmp_path, "trpo-post-swimmer-kl005", 1, race(3.0), seconds=40.0, cpu_seconds=20.0)
-    results = load(tmp_path)
-    trpo.add_cpu_seconds(results)
-    assert results["trpo-post-swimmer-kl005"][0][trpo.CPU_SECONDS][-1] == 15.0
 
 
 def test_a_shortfall_compares_like_with_like():

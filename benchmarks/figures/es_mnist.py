@@ -32,7 +32,7 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     return {}
 
 
-def accuracy_figure(results: Results, methods: dict, path: Path):
+def accuracy_figure(results: Results, methods: dict, path: Path, lowest: float = 0.0):
     """Test accuracy over the images evaluated, those of all perturbed networks."""
     axes = Figure(figsize=(7.5, 4), layout="constrained").subplots()
     for name, (label, _, color) in methods.items():
@@ -40,7 +40,7 @@ def accuracy_figure(results: Results, methods: dict, path: Path):
     for row, linestyle in zip(read_rows(PUBLISHED / "es_mnist.csv"), ("--", ":"), strict=True):
         label = f"published, {row['method']}: {row['test_accuracy']} %"
         axes.axhline(float(row["test_accuracy"]) / 100, color="grey", linestyle=linestyle, label=label)
-    axes.set(xscale="log", ylim=(0, 1), xlabel="images evaluated", ylabel="accuracy on 10,000 test digits")
+    axes.set(xscale="log", ylim=(lowest, 1), xlabel="images evaluated", ylabel="accuracy on 10,000 test digits")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.grid(alpha=0.25)
     save(axes.figure, path)

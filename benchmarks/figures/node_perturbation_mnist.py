@@ -42,7 +42,7 @@ def draw_line(run: Path, path: Path):
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
     """Write all figures and tables that there are results for; returns the README's blocks."""
-    accuracy_figure(results, METHODS, folder / "accuracy.png")
+    accuracy_figure(results, METHODS, folder / "accuracy.png", lowest=0.85)
     long = results["node-mnist-300m"][0]
     run = folder.parents[1] / "runs" / "benchmark" / long.name / "seed1"
     if (run / "model.pt").exists():
