@@ -70,7 +70,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         bits = float(row["bits_per_dim"])
         rows.append([row["model"], "published", "-", "-", f"{bits:.2f}", "-"])
         axes.axhline(bits, color=GREY, linestyle=":")
-        axes.annotate(f"{row['model']}: {bits:.2f}", (0, bits), fontsize=8, color=GREY, va="bottom")
+        axes.annotate(f"{row['model']}: {bits:.2f}", (50, bits), fontsize=8, color=GREY, va="bottom")
     axes.set(xlabel="updates of 16 images", ylabel="bits per dimension, training", title="CIFAR-10", ylim=(3, 8))
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
