@@ -4,128 +4,83 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from benchmarks.plot import BLUE, GREEN, GREY, ORANGE, Results, curves, machines, number, save, table
+from benchmarks.figures.draw import OLD_CODE, made_by
+from benchmarks.plot import Results, machines, table
 
-ACCURACY = "eval/accuracy"
-CORRELATION, LIKENESS = ("eval/correlation_1", "eval/correlation_2"), ("eval/likeness_1", "eval/likeness_2")
 COLUMNS = [
-    "global_step", "charts/epoch", "losses/loss", "losses/accuracy", "eval/loss", ACCURACY, *CORRELATION, *LIKENESS,
-    "time/elapsed",
+    "global_step", "charts/epoch", "losses/loss", "eval/accuracy", "eval/correlation_1", "eval/likeness_1",
+    "eval/dead_1", "eval/correlation_2", "eval/likeness_2", "eval/dead_2",
 ]  # fmt: skip
-RUNS = {  # row of benchmark.sh -> what it is called, colour, the bar
-    "deconvnet-cifar10": ("CIFAR-10, 50,000 pictures", BLUE, 0.70),
-    "deconvnet-post": ("CIFAR-10, 10,000 pictures, as the post", ORANGE, None),
-    "deconvnet-mnist": ("MNIST", GREEN, 0.985),
+RUNS = {"deconvnet-cifar10": ("CIFAR-10", "70 %"), "deconvnet-mnist": ("MNIST", "98.5 %")}  # row -> data, bar
+
+OLD_PICTURES = [
+    f"An image of CIFAR-10 and all features of layer 1, then of layer 2 (made by the file at commit {OLD_CODE}):",
+    "![Layer 1](old_features1.png)",
+    "![Layer 2](old_features2.png)",
+]
+WORDS = {  # picture of a run -> what it shows
+    "features": "An image and its ten most active features, of layer 1 above, of layer 2 below; of each the projection "
+    "with switches and, below it, with copies",
+    "strongest": "Features' three strongest activations, the image's patch above the projection; the upper half of "
+    "layer 1, the lower half of layer 2",
 }
-SIZES = {"deconvnet-size-32": "32", "deconvnet-size-64": "64"}
-PICTURES = {  # which run's pictures are shown: name in results/deconvnet/ -> run, its picture
-    **{f"{name}{layer}.png": ("deconvnet-cifar10", f"{name}{layer}.png")
-       for name in ("features", "one", "strongest") for layer in (1, 2)},
-    "unpooling.png": ("deconvnet-cifar10", "unpooling.png"),
-    **{f"mnist_{name}.png": ("deconvnet-mnist", f"{name}.png")
-       for name in ("features1", "features2", "one1", "one2", "unpooling")},
-    "strongest2_32.png": ("deconvnet-size-32", "strongest2.png"),
-    "strongest2_64.png": ("deconvnet-size-64", "strongest2.png"),
-}  # fmt: skip
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     return {}
 
 
-def copy_pictures(folder: Path) -> set[str]:
-    """From the runs, where they are still there -> the names of those in the folder."""
-    for name, (run, picture) in PICTURES.items():
-        path = folder.parent.parent / "runs" / "benchmark" / run / "seed1" / picture
-        if path.exists():
-            shutil.copy(path, folder / name)
-    return {name for name in PICTURES if (folder / name).exists()}
-
-
-def accuracy_part(results: Results, folder: Path) -> list[str]:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes, rows = figure.subplots(), []
-    for name, (label, color, bar) in RUNS.items():
-        if name == "deconvnet-post" and name not in results.all:
-            continue  # half an hour
-        seeds = results[name]
-        curves(axes, seeds, "global_step", ACCURACY, color, label, scale=1e-3)
-        if bar:
-            axes.axhline(bar, color=GREY, linestyle=":")
-        for seed in seeds:
-            cells = [seed.final(column) for column in (*CORRELATION, *LIKENESS)]
-            numbers = [f"{seed.final(ACCURACY):.2%}", f"{bar:.1%}" if bar else "-", *(f"{cell:.3f}" for cell in cells)]
-            words = [label, f"{seed.seed}", number(seed.final("charts/epoch")), f"{seed.summary['cpu_seconds']:,.0f}"]
-            rows.append(words + numbers)
-    axes.set(xlabel="thousands of pictures seen", ylabel="share of right answers, test pictures", ylim=(0.3, 1))
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.25)
-    save(figure, folder / "accuracy.png")
-    header = ["", "seed", "epochs", "CPU seconds", "test accuracy", "bar", "correlation, layer 1", "layer 2"]
-    header += ["likeness, layer 1", "layer 2"]
-    note = (
-        "Correlation: mean |r| over all pairs of a layer's features, over 200 test pictures and all places; the post "
-        "wants it small. Likeness: mean |r| between the pixels that a feature is projected to and the picture's; the "
-        "post finds the picture easy to see in the first layer's features and hard in the second's."
-    )
-    return ["## The classifier, and its features in numbers", table(header, rows), note, "![accuracy](accuracy.png)"]
-
-
-def sizes_part(results: Results, pictures: set[str]) -> list[str]:
-    rows = []
-    for name, size in SIZES.items():
-        for seed in results[name]:
-            cells = [f"{seed.final(column):.3f}" for column in (*CORRELATION, *LIKENESS)]
-            rows.append([size, f"{seed.final(ACCURACY):.1%}", *cells])
-    if not rows:
-        return []
-    header = ["emoji, pixels", "turns told right", "correlation, layer 1", "layer 2", "likeness, layer 1", "layer 2"]
-    parts = ["## Larger pictures", table(header, rows, 1)]
-    parts += ["The same cartoons at two sizes, trained to tell by how many quarters a picture was turned."]
-    for name, size in (("strongest2_32.png", 32), ("strongest2_64.png", 64)):
-        if name in pictures:
-            parts += [f"The strongest activations of the second layer at {size} pixels:", f"![strongest]({name})"]
-    return parts
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    """Write all figures and tables that there are results for; returns the README's blocks."""
-    pictures, blocks = copy_pictures(folder), {}
-    parts = ["# Deconvnet", *accuracy_part(results, folder)]
-    shown = {
-        "features{}.png": "One picture, then all features of it, each scaled by itself",
-        "one{}.png": "The feature that pictures differ in most: pictures, and what it sees in them",
-        "strongest{}.png": "Each feature's three strongest activations in the test pictures, each beside its picture",
-    }
-    for layer in (1, 2):
-        for name, words in shown.items():
-            if name.format(layer) in pictures:
-                parts += [f"## Layer {layer}. {words}", f"![{words}]({name.format(layer)})"]
-    if "unpooling.png" in pictures:
-        words = "A picture, its eight most active features of layer 1, and of layer 2; above with the switches, below "
-        parts += [
-            "## Switches, and the post's copies",
-            words + "with the whole square filled.",
-            "![both](unpooling.png)",
-        ]
-    if digits := [name for name in PICTURES if name.startswith("mnist_") and name in pictures]:
-        parts += ["## The same on MNIST", *(f"![{name}]({name})" for name in digits)]
-    parts += sizes_part(results, pictures)
-    used = [seed for seeds in results.all.values() for seed in seeds]
-    (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
-    found = []
-    for name, what in (("deconvnet-cifar10", "CIFAR-10"), ("deconvnet-mnist", "MNIST")):
-        if seeds := results[name]:
-            r = [np.mean([seed.final(column) for seed in seeds]) for column in (ACCURACY, *CORRELATION)]
-            found.append(f"{what} {r[0]:.1%}, features correlated {r[1]:.2f} in layer 1, {r[2]:.2f} in layer 2")
-    if found:
-        blocks["deconvnet-number"] = "; ".join(found)
-    for name, words in (
-        ("features1.png", "A picture, and its 32 features in pixels"),
-        ("mnist_one2.png", "One feature"),
-    ):
-        if name in pictures and "deconvnet-picture" not in blocks:
-            blocks["deconvnet-picture"] = f'<img src="results/deconvnet/{name}" width="200" alt="{words}">'
+    """Write results/deconvnet/README.md and its pictures; returns the README's blocks."""
+    rows, numbers, pictures = [], [], []
+    for name, (data, bar) in RUNS.items():
+        for seed in results[name]:
+            columns = ("correlation_1", "correlation_2", "likeness_1", "likeness_2")
+            cells = [f"{seed.final(f'eval/{column}'):.2f}" for column in columns]
+            dead = [seed.final(f"eval/dead_{layer}") for layer in (1, 2)]
+            cells.append("-" if np.isnan(dead).any() else f"{dead[0]:.0f}, {dead[1]:.0f}")
+            epochs, accuracy = f"{seed.final('charts/epoch'):.0f}", f"{100 * seed.final('eval/accuracy'):.2f} %"
+            seconds = f"{seed.summary['cpu_seconds']:,.0f}"
+            rows.append([data + made_by(seed), f"{seed.seed}", epochs, accuracy, bar, *cells, seconds])
+        if results[name]:
+            mean = {
+                key: np.mean([seed.final(f"eval/{key}") for seed in results[name]])
+                for key in ("accuracy", "correlation_1", "correlation_2")
+            }
+            numbers.append(
+                f"{data} {100 * mean['accuracy']:.1f} %, features correlated {mean['correlation_1']:.2f} in layer 1, "
+                f"{mean['correlation_2']:.2f} in layer 2"
+            )
+        for picture, words in WORDS.items():
+            file, run = f"{name}_{picture}.png", folder.parents[1] / "runs" / "benchmark" / name / "seed1"
+            if (run / f"{picture}.png").exists():
+                shutil.copy(run / f"{picture}.png", folder / file)
+            if (folder / file).exists():
+                pictures += [f"{data}. {words}:", f"![{data}, {picture}]({file})"]
+    header = ["", "seed", "epochs", "test accuracy", "bar", "correlation, layer 1", "layer 2", "likeness, layer 1"]
+    header += ["layer 2", "dead features of 32, 64", "CPU seconds"]
+    parts = [
+        "# Deconvnet",
+        "The post on visualizing features shows the projections of a small network's features on CIFAR-10 and reports "
+        "no accuracy. It observes that features of a layer activate in different places, and that the image is easy to "
+        "see in the first layer's features and much harder in the second's.",
+        "```\npython gen/deconvnet.py --dataset cifar10 --epochs 5 --batch-size 100\n```",
+        table(header, rows),
+        "Correlation: mean |r| over all pairs of a layer's live features, over 200 test images and all places. "
+        "Likeness: mean |r| between the pixels that a feature is projected to and the image's. Features are less "
+        "correlated in the second layer, as the post hopes. That the image is hard to see there is not in the "
+        "likeness: it is as large as in the first layer, on MNIST larger.",
+        *(pictures or OLD_PICTURES),
+        "Not run: the post's setting (10,000 images, a learning rate of 1e-4, 20,000 updates) and its wish for larger "
+        "images.",
+        f"Measured on: {machines(seed for seeds in results.all.values() for seed in seeds)}.",
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+    blocks = {"deconvnet-number": "; ".join(numbers)}
+    for file in ("deconvnet-cifar10_strongest.png", "deconvnet-mnist_strongest.png", "old_features1.png"):
+        if (folder / file).exists() and "deconvnet-picture" not in blocks:
+            blocks["deconvnet-picture"] = (
+                f'<img src="results/deconvnet/{file}" width="200" alt="Patches and the features they activate">'
+            )
     return blocks

@@ -54,7 +54,8 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
 
 def made_by(result: Result) -> str:
     """A remark on runs of the code before it was rewritten, whose commands had other flags."""
-    return f", made by the file at commit {OLD_CODE}" if "--torch-threads" in result.summary["command"] else ""
+    old = any(flag in result.summary["command"] for flag in ("--torch-threads", "--dataset emoji"))
+    return f", made by the file at commit {OLD_CODE}" if old else ""
 
 
 def load_model(folder: Path, run: str, module) -> tuple:
@@ -149,7 +150,8 @@ def start_part(results: Results, folder: Path) -> list[str]:
         curves(axes, results[name], "global_step", "losses/loss", color, label, scale=1 / 128)
         for seed in results[name]:
             at = [number(seed.at(updates * 128, "losses/loss")) for updates in (100, 200, 400)]
-            rows.append([label, *at, f"{1000 * seed.summary['facts']['seconds of an update']:.0f}"])
+            seconds = seed.summary["facts"].get("seconds of an update", math.nan)
+            rows.append([label + made_by(seed), *at, number(1000 * seconds)])
     if not rows:
         return []
     axes.axhline(206, color=GREY, linestyle=":", linewidth=0.8)
@@ -162,10 +164,9 @@ def start_part(results: Results, folder: Path) -> list[str]:
     words = (
         "Independent pixels, each as bright as on average, cost 206 nats. With all biases of the attention at 0, as in "
         "most code, the four filters that read are a pixel wide and 27 pixels apart: they see the corners, black in "
-        "nearly every digit, so the codes carry nothing and only the mean image is learned. Speed is that of plain "
-        "code, because it is plain code: LSTM cells and autograd."
+        "nearly every digit, so the codes carry nothing and only the mean image is learned."
     )
-    return ["## How learning starts, and its speed", table(header, rows), words, "![The first updates](start.png)"]
+    return ["## How learning starts", table(header, rows), words, "![The first updates](start.png)"]
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
@@ -195,8 +196,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "row `draw-paper`, for a GPU) and 60 epochs at T = 10 (rows `draw-full-*`).",
         *start_part(results, folder),
         "## What it draws",
-        "Ten steps from left to right: what is read of four test images (orange), what is written (green), and four "
-        "new images from the prior.",
+        "Ten steps from left to right: what is read of four test images (orange), what is written (green), and new "
+        f"images from the prior (not in pictures of the file at commit {OLD_CODE}, which alternate the first two).",
         "![With attention](mnist_drawing.png)",
         "The same without attention; every step sees and changes all pixels:",
         "![Without attention](whole_drawing.png)",
