@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from benchmarks import plot, run
-from benchmarks.figures import trpo
 from benchmarks.figures import trpo_parallel as parallel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,11 +114,9 @@ def test_a_name_is_a_row_before_it_is_a_beginning_a_pattern_or_a_section():
         names("nobody")
 
 
-def test_list_prints_every_command_in_full_and_does_nothing():
-    before = set(ROOT.glob("runs/**/*"))
+def test_list_prints_every_command_in_full():
     words = ["bash", str(ROOT / "benchmark.sh"), "--list"]
     lines = subprocess.check_output(words, text=True, env=os.environ | {"PYTHON": sys.executable}).splitlines()
-    assert set(ROOT.glob("runs/**/*")) == before
     folders = [line.split("--run-dir ")[1] for line in lines]
     assert len(set(folders)) == len(lines) > 100
     for line in lines:
@@ -127,10 +124,7 @@ def test_list_prints_every_command_in_full_and_does_nothing():
         assert (ROOT / script).exists()
         assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "runs/peers/"))
         assert not set("{}|$") & set(line)
-    assert (
-        "python algos/trpo.py --env-id Hopper --total-timesteps 1000000 --num-actors 1 --torch-threads 1 --seed 5 "
-        in ("\n".join(lines))
-    )
+    assert "python algos/trpo.py --env-id Hopper --total-timesteps 1000000 --seed 5 " in "\n".join(lines)
 
 
 def test_slurm_prints_a_job_for_every_unfinished_run(project):
@@ -350,6 +344,7 @@ def write_run(root: Path, name: str, seed: int, rows: list[dict], **more):
     final = {key: str(value) for key, value in rows[-1].items()}
     found = {
         "name": name, "section": section_of(name), "seed": seed, "code": "c", "peak_memory_mb": 321.0, "final": final,
+        "cpu_seconds": 3.0,
         "hardware": {"cpu": "Abacus", "cores": 2, "gpus": []}, "versions": {"torch": "2.13.0"},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(found | more))
@@ -449,8 +444,7 @@ def test_figures_and_tables_come_from_results_alone_and_name_what_is_missing(tmp
     write_run(tmp_path, "trpo-actors-1", 1, race(1.0))
     load(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "gone")
-    before, after = "<!-- begin: trpo-results -->", "<!-- end: trpo-results -->"
-    readme = f"# Title\n{before}\nold\n{after}\n| x <!-- begin: trpo-number -->old<!-- end: trpo-number --> |\n"
+    readme = "# Title\n| x <!-- begin: trpo-number -->old<!-- end: trpo-number --> |\n"
     (tmp_path / "README.md").write_text(readme)
     words = [sys.executable, str(ROOT / "benchmarks" / "plot.py"), "--root", str(tmp_path)]
     output = subprocess.check_output(words, text=True)
@@ -458,29 +452,12 @@ def test_figures_and_tables_come_from_results_alone_and_name_what_is_missing(tmp
     assert "trpo-envs-ant" in output
     assert "different versions of the code in trpo-envs-reacher" in output
     text = (tmp_path / "README.md").read_text()
-    assert "| Reacher-v5 | **-4.50 ± 0.71** | **-4.00 ± 0.00** | -4.82 |" in text
     assert "old" not in text
-    assert "| x <!-- begin: trpo-number -->-4.50 on Reacher-v5" in text
-    table = (tmp_path / "results" / "trpo" / "envs.md").read_text()
-    assert "| Reacher-v5 | **-4.50 ± 0.71** | **-4.00 ± 0.00** | none | -4.82 |" in table
-    assert "| Ant-v5 | **-** | **-** | not run | - | 85 |" in table
-    assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png", "thumbnail.png"}
+    assert "| x <!-- begin: trpo-number -->Reacher-v5 -4.50" in text
+    table = (tmp_path / "results" / "trpo" / "README.md").read_text()
+    assert "| Reacher-v5 | 2 | -4.50 ± 0.71 | -4.00 ± 0.00 | 3.00 | -4.82 (v2) |" in table
+    assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png"}
     assert {path.name for path in tmp_path.glob("results/trpo_parallel/*.png")} == {"actors.png"}
-
-
-def test_both_programs_stand_side_by_side_on_the_same_versions(tmp_path):
-    for name, evaluation in {"trpo-envs-ant": 300.0, "sb3-envs-ant": 200.0, "trpo-v4-ant": 400.0}.items():
-        for seed in (1, 2):
-            write_run(tmp_path, name, seed, [{"global_step": 1, "eval/episodic_return": evaluation + seed}])
-    published = plot.read_rows(plot.PUBLISHED / "trpo.csv")
-    lines = trpo.versions_table(load(tmp_path, "trpo"), published).splitlines()
-    assert lines[-1] == "| Ant | 302 ± 1 (2) | 202 ± 1 (2) | 402 ± 1 (2) | 3554 ± 591 | 4982 ± 664 |"
-    assert lines[2] == "| Swimmer | - | - | - | 359 ± 2 | 366 ± 2 |"
-
-
-def test_a_shortfall_compares_like_with_like():
-    assert trpo.shortfall({"measured": "training", "return": "100"}, training=80, evaluation=120) == 20
-    assert trpo.shortfall({"measured": "evaluation", "return": "100"}, training=80, evaluation=120) == -20
 
 
 def test_numbers_keep_three_digits_and_say_what_is_not_known():

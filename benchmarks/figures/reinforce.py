@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from algos.reinforce import best_deterministic, gridworld_values
-from benchmarks.plot import (
+from benchmarks.plot import (  # fmt: skip
     BLUE,
     GREEN,
     GREY,
@@ -17,21 +16,28 @@ from benchmarks.plot import (
     curves,
     machines,
     median,
-    not_run,
+    number,
     read_rows,
     save,
     spread,
     table,
 )
 
-RETURN, RUNNING, EPISODES = "charts/episodic_return_100", "charts/running_return", "charts/episodes"
-EXACT, EAST, EVALUATION = "eval/exact_return", "eval/east_where_alike", "eval/episodic_return"
-PARAMETER = ["charts/weight", "eval/deterministic", "eval/stochastic", "eval/stochastic_error", "charts/preference"]
-PARAMETER += ["eval/gridworld_deterministic", "eval/gridworld_stochastic"]
-COLUMNS = ["global_step", EPISODES, RETURN, RUNNING, "charts/SPS", EXACT, EAST, "time/elapsed", EVALUATION, *PARAMETER]
-CREDITS = {"return": "all rewards of the episode", "togo": "rewards that came after"}
+RETURN, LENGTH, BAR = "charts/episodic_return_100", "charts/episodic_length", 475
+COLUMNS = ["global_step", "charts/episodic_return", RETURN, LENGTH, "losses/entropy"]
+CREDITS = {"return": "return of the episode", "togo": "reward-to-go"}
 BASELINES = {"none": VERMILLION, "mean": GREEN, "value": BLUE}
-BAR, GAMMA = 475, 0.9
+TEXT = """# REINFORCE
+
+[Williams 1992](https://doi.org/10.1007/BF00992696): credit assignment (an action is credited with the return of its
+episode, or with the rewards that follow it) and the baseline change the gradient's variance, not its mean.
+
+    ./benchmark.sh reinforce-togo reinforce-return
+
+One run of them:
+
+    python algos/reinforce.py --credit reward-to-go --baseline value
+"""
 
 
 def first(reached: np.ndarray, column: np.ndarray) -> float:
@@ -40,126 +46,48 @@ def first(reached: np.ndarray, column: np.ndarray) -> float:
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    if RUNNING not in columns or EXACT in columns:
-        return {}
-    hundred = (columns[RETURN] >= BAR) & (columns[EPISODES] >= 100)
-    return {
-        "steps_to_475": first(hundred, columns["global_step"]),
-        "episodes_to_475": first(hundred, columns[EPISODES]),
-        "episodes_running": first(columns[RUNNING] > BAR, columns[EPISODES]),
-    }
+    """Steps and episodes to 475; an update plays eight episodes."""
+    episodes = 8 * np.arange(1, len(columns["global_step"]) + 1)
+    reached = (columns[RETURN] >= BAR) & (episodes >= 100)
+    return {"steps": first(reached, columns["global_step"]), "episodes": first(reached, episodes)}
 
 
-def combinations_figure(results: Results, path: Path, panel: str | None = None):
-    """Learning curves of the six combinations; of one credit alone for the thumbnail."""
-    shown = [panel] if panel else list(CREDITS)
-    figure = Figure(figsize=(5 * len(shown), 3.8), layout="constrained")
-    for axes, credit in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
+def combinations_figure(results: Results, path: Path):
+    """Learning curves of the six combinations."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    for axes, (credit, label) in zip(figure.subplots(1, 2, sharey=True), CREDITS.items(), strict=True):
         for baseline, color in BASELINES.items():
             curves(axes, results[f"reinforce-{credit}-{baseline}"], "global_step", RETURN, color, baseline, scale=1e-3)
         axes.axhline(BAR, color=GREY, linestyle=":")
-        axes.set(title=f"credit: {CREDITS[credit]}", xlabel="thousand steps", ylabel="return, last 100 episodes")
-        if axes.lines[1:]:
-            axes.legend(frameon=False, fontsize=8, title="baseline")
-        else:
-            not_run(axes)
-    save(figure, path)
-
-
-def parameter_figure(result, path: Path):
-    """The lecture's picture: return over one parameter, deterministic and stochastic."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    cartpole, grid = figure.subplots(1, 2)
-    weight, preference = result["charts/weight"], result["charts/preference"]
-    mean, error = result["eval/stochastic"], result["eval/stochastic_error"]
-    cartpole.plot(weight, result["eval/deterministic"], color=VERMILLION, label="deterministic", linewidth=1)
-    cartpole.plot(weight, mean, color=BLUE, label="stochastic, in the mean")
-    cartpole.fill_between(weight, mean - 2 * error, mean + 2 * error, color=BLUE, alpha=0.2, linewidth=0)
-    cartpole.set(title="CartPole-v1, one start", xlabel="weight of the pole's angle", ylabel="return")
-    # a line would be drawn through the jump: two pieces
-    for piece in (preference <= 0, preference > 0):
-        label = "deterministic" if piece[0] else None
-        grid.plot(preference[piece], result["eval/gridworld_deterministic"][piece], color=VERMILLION, label=label)
-    grid.plot(preference, result["eval/gridworld_stochastic"], color=BLUE, label="stochastic")
-    grid.set(title="two cells that look alike (exact)", xlabel="preference for east there", ylabel="value")
-    for axes in (cartpole, grid):
-        axes.legend(frameon=False, fontsize=8)
-        axes.grid(alpha=0.25)
-    save(figure, path)
-
-
-def exact_values() -> tuple[float, float]:
-    """The best deterministic policy's value in the gridworld, and that of a coin where two cells look alike."""
-    coin = best_deterministic(GAMMA)
-    coin[0], coin[2], coin[4] = np.eye(4)[1], np.eye(4)[2], np.eye(4)[3]
-    coin[[1, 3]] = [0, 0.5, 0, 0.5]
-    return float(gridworld_values(best_deterministic(GAMMA), GAMMA).mean()), float(gridworld_values(coin, GAMMA).mean())
-
-
-def gridworld_figure(seeds: list, path: Path):
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    value, east = figure.subplots(1, 2)
-    best, coin = exact_values()
-    curves(value, seeds, "global_step", EXACT, BLUE, "learned, exact value", scale=1e-3)
-    value.axhline(best, color=VERMILLION, linestyle="--", label=f"best deterministic policy: {best:.3f}")
-    value.axhline(coin, color=GREEN, linestyle="--", label=f"a coin where cells look alike: {coin:.3f}")
-    value.set(title="aliased gridworld", xlabel="thousand steps", ylabel="mean value of a start")
-    curves(east, seeds, "global_step", EAST, BLUE, scale=1e-3)
-    east.axhline(0.5, color=GREEN, linestyle="--", label="a coin")
-    east.set(title="where two cells look alike", xlabel="thousand steps", ylabel="probability of east", ylim=(0, 1))
-    for axes in (value, east):
-        axes.legend(frameon=False, fontsize=8)
+        axes.set(title=f"credit: {label}", xlabel="thousand steps", ylabel="return, last 100 episodes", ylim=(0, 505))
+        axes.legend(frameon=False, title="baseline")
     save(figure, path)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    """Write all figures and tables that there are results for; returns the README's blocks."""
-    peer, blocks, rows, text = read_rows(PUBLISHED / "reinforce.csv")[0], {}, [], ["# REINFORCE"]
+    """Write the figure and the page; returns the README's block."""
+    peer, rows = read_rows(PUBLISHED / "reinforce.csv")[0], []
     for credit, label in CREDITS.items():
         for baseline in BASELINES:
             if seeds := results[f"reinforce-{credit}-{baseline}"]:
-                known = [seed.summary["facts"] for seed in seeds]
-                solved = sum(math.isfinite(fact["steps_to_475"]) for fact in known)
-                rows.append([label, baseline, f"{solved} of {len(seeds)}",
-                             median(fact["steps_to_475"] for fact in known),
-                             median(fact["episodes_to_475"] for fact in known),
-                             median(fact["episodes_running"] for fact in known),
-                             spread(seed.final(RETURN) for seed in seeds)])  # fmt: skip
-                if (credit, baseline) == ("togo", "value"):
-                    steps, episodes = (
-                        median(fact[key] for fact in known) for key in ("steps_to_475", "episodes_running")
-                    )
-                    blocks["reinforce-number"] = (
-                        f"475 on CartPole-v1 in {solved} of {len(seeds)} seeds, after {steps} steps; "
-                        f"{episodes} episodes by pytorch/examples' criterion (theirs: {peer['value']})"
-                    )
-    if rows:
-        combinations_figure(results, folder / "combinations.png")
-        combinations_figure(results, folder / "thumbnail.png", "togo")
-        header = ["an action answers for", "baseline", "reached 475", "steps", "episodes", "episodes, moving average",
-                  "return at the end"]  # fmt: skip
-        blocks["reinforce-results"] = table(header, rows, left=2)
-        text += [
-            "CartPole-v1 with its 200,000 steps. 475 is the mean of the last 100 training episodes; medians (least to "
-            f"greatest) over the seeds. Moving average: {peer['source']} after {peer['value']} episodes.",
-            blocks["reinforce-results"],
-            "![six combinations](combinations.png)",
-        ]
-    if parameter := results["reinforce-parameter"]:
-        parameter_figure(parameter[0], folder / "parameter.png")
-        text += ["## The return over one parameter",
-                 "The return of a deterministic policy jumps, or does not move at all; the mean return of one that "
-                 "acts at random is smooth.", "![return over one parameter](parameter.png)"]  # fmt: skip
-    if seeds := results["reinforce-gridworld"]:
-        gridworld_figure(seeds, folder / "gridworld.png")
-        best, coin = exact_values()
-        learned, east = (" ".join(f"{seed.final(column):.3f}" for seed in seeds) for column in (EXACT, EAST))
-        header = ["policy", "exact value, mean over the starts", "probability of east where cells look alike"]
-        text += ["## Two cells that look alike",
-                 table(header, [["best of the 256 deterministic ones", f"{best:.3f}", "0 or 1"],
-                                ["a coin there, the best moves elsewhere", f"{coin:.3f}", "0.500"],
-                                ["learned, seed by seed", learned, east]]),
-                 "![aliased gridworld](gridworld.png)"]  # fmt: skip
-    used = [seed for name in results.all for seed in results[name]]
-    (folder / "README.md").write_text("\n\n".join([*text, f"Measured on: {machines(used)}."]) + "\n")
-    return blocks
+                steps, episodes = ([s.summary["facts"][key] for s in seeds] for key in ("steps", "episodes"))
+                solved = f"{sum(map(math.isfinite, steps))} of {len(seeds)}"
+                ends = spread(seed.final(RETURN) for seed in seeds)
+                rows.append([label, baseline, solved, median(steps), median(episodes), ends])
+    combinations_figure(results, folder / "combinations.png")
+    header = ["credit", "baseline", "reached 475", "steps", "episodes", "return at the end"]
+    text = f"""{TEXT}
+![Learning curves](combinations.png)
+
+{table(header, rows, left=2)}
+
+CartPole-v1, 200,000 steps. 475 is the mean of the last 100 training episodes; medians (least to greatest) over seeds.
+{peer["source"]} needs {peer["value"]} episodes to a moving average of 475 (one seed).
+
+Measured on: {machines([seed for name in results.all for seed in results[name]])}.
+"""
+    (folder / "README.md").write_text(text)
+    steps = [seed.summary["facts"]["steps"] for seed in results["reinforce-togo-value"]]
+    solved = sum(map(math.isfinite, steps))
+    middle = number(float(np.median(steps))) if steps else "-"
+    return {"reinforce-number": f"475 on CartPole-v1 in {solved} of {len(steps)} seeds, median {middle} steps"}
