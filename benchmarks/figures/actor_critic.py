@@ -39,11 +39,15 @@ TEXT = """# Actor-critic
 [Mnih et al. 2016](https://arxiv.org/abs/1602.01783): the TD error of a learned critic says at once how good an action
 was, with less variance than a return and some bias.
 
-    ./benchmark.sh actor_critic
+```bash
+./benchmark.sh actor_critic
+```
 
 One run of them:
 
-    python algos/actor_critic.py --env-id CartPole-v1
+```bash
+python algos/actor_critic.py --env-id CartPole-v1
+```
 """
 
 

@@ -19,11 +19,15 @@ Kakade 2001, "A natural policy gradient": the steepest direction, with distance 
 step makes and not by the change of the parameters. Both directions below make steps of one KL divergence (a damping
 of a million turns the natural into the plain gradient), so only the direction differs.
 
-    ./benchmark.sh natural_gradient
+```bash
+./benchmark.sh natural_gradient
+```
 
 One run of them:
 
-    python algos/natural_gradient.py --env-id CartPole-v1 --step-size 0.002
+```bash
+python algos/natural_gradient.py --env-id CartPole-v1 --step-size 0.002
+```
 """
 
 
@@ -79,7 +83,9 @@ classifier by plain and natural gradient from the same start. The Fisher matrix 
 as the mean outer product of the scores is the same matrix; the natural gradient does not notice when a feature is
 measured in mm instead of cm.
 
-    python benchmarks/classifier_natural_gradient.py --run-dir runs/classifier
+```bash
+python benchmarks/classifier_natural_gradient.py --run-dir runs/classifier
+```
 
 ![Plain and natural gradient of a classifier](classifier.png)
 

@@ -15,11 +15,15 @@ TEXT = """# PPO
 [Schulman et al. 2017](https://arxiv.org/abs/1707.06347) claim the data efficiency of TRPO with first-order updates. The
 curves:
 
-    ./benchmark.sh ppo
+```bash
+./benchmark.sh ppo
+```
 
 One run of them:
 
-    python algos/ppo.py --env-id HalfCheetah --total-timesteps 1000000
+```bash
+python algos/ppo.py --env-id HalfCheetah --total-timesteps 1000000
+```
 """
 
 

@@ -32,11 +32,15 @@ TEXT = """# REINFORCE
 [Williams 1992](https://doi.org/10.1007/BF00992696): credit assignment (an action is credited with the return of its
 episode, or with the rewards that follow it) and the baseline change the gradient's variance, not its mean.
 
-    ./benchmark.sh reinforce-togo reinforce-return
+```bash
+./benchmark.sh reinforce-togo reinforce-return
+```
 
 One run of them:
 
-    python algos/reinforce.py --credit reward-to-go --baseline value
+```bash
+python algos/reinforce.py --credit reward-to-go --baseline value
+```
 """
 
 

@@ -34,11 +34,15 @@ TEXT = """# TRPO
 
 [Schulman et al. 2015](https://arxiv.org/abs/1502.05477) claim monotonic improvement for little tuning. The curves:
 
-    ./benchmark.sh trpo-envs
+```bash
+./benchmark.sh trpo-envs
+```
 
 One run of them:
 
-    python algos/trpo.py --env-id Hopper --total-timesteps 1000000
+```bash
+python algos/trpo.py --env-id Hopper --total-timesteps 1000000
+```
 """
 
 
