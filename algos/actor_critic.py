@@ -21,8 +21,8 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 10 and 16.
 
 Differences from the papers
-1. The critic makes several passes over a batch, on standardized returns. Observations are standardized by running
-   moments.
+1. The critic makes several passes over a batch, on standardized returns (Pop-Art). Observations are standardized by
+   running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 

@@ -8,7 +8,7 @@
 """Natural policy gradient: steepest ascent where distance is the KL divergence between the old and the new policy.
 
     python algos/natural_gradient.py --env-id CartPole-v1
-    python algos/natural_gradient.py --env-id Swimmer --gamma 0.9999 --step-size 0.01
+    python algos/natural_gradient.py --damping 1000
 
 The gradient is the direction of steepest ascent if a step's length is measured in the parameters; but the same change
 of the parameters can leave one policy as it is and turn another into its opposite. For small steps d the KL divergence
@@ -22,7 +22,7 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 10 and 16.
 
 Differences from the papers
-1. The critic is fitted by Adam, on standardized returns. Observations are standardized by running moments.
+1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 

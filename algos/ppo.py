@@ -20,8 +20,8 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 10 and 16.
 
 Differences from the paper
-1. Policy and critic share no layers and have optimizers of their own. The critic learns standardized returns, and
-   observations are standardized by running moments.
+1. Policy and critic share no layers and have optimizers of their own. The critic learns standardized returns
+   (Pop-Art), and observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 

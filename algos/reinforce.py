@@ -23,7 +23,7 @@ Differences from Williams
 1. A batch is one episode of each environment, and its gradient goes through Adam.
 2. With --gamma below 1 reward-to-go discounts from the action on and so gives late actions the weight of early ones,
    as is usual; --credit return is the gradient of the discounted return.
-3. Observations are standardized by running moments; the critic learns standardized returns.
+3. Observations are standardized by running moments; the critic learns standardized returns (Pop-Art).
 4. A truncated episode ends there: a Monte-Carlo return estimates nothing beyond it. actor_critic.py bootstraps.
 """
 

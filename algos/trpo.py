@@ -20,7 +20,7 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 10 and 16.
 
 Differences from the papers
-1. The critic is fitted by Adam, on standardized returns. Observations are standardized by running moments.
+1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. The KL bound shrinks where advantages are below the critic's resolution (--advantage-floor): standardized, the noise
    that is left once a task is solved would make full steps away from the solution.
