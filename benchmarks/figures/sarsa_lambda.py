@@ -64,7 +64,8 @@ def blackjack_text(result: Result) -> str:
         f"{BOOK}, Figure 5.2: the optimal policy by Monte-Carlo control with exploring starts. Ours: λ = 1, epsilon "
         f"from 0.2 to 0.02, step size n^-0.9; {int(result.final('global_step')):,} steps of eight runs, whose values "
         f"are averaged by visits. The policy's exact value from a random deal is {value:.4f}; the optimum, by dynamic "
-        f"programming, {optimum:.4f}: missed by {optimum - value:.4f}. {different:.0f} of 180 decisions differ{at_most}. The policies of single runs: "
+        f"programming, {optimum:.4f}: missed by {optimum - value:.4f}. {different:.0f} of 180 "
+        f"decisions differ{at_most}. The policies of single runs: "
         f"{alone} (error over the eight runs)."
     )
 
