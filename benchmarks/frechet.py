@@ -115,7 +115,7 @@ def generate(module, args, states: dict, judge: Judge) -> dict[str, torch.Tensor
 
 def main():
     path = Path(sys.argv[1])
-    module = importlib.import_module(f"gen.{path.stem}")
+    module = importlib.import_module(f"{path.parent.name}.{path.stem}")
     args = tyro.cli(module.Args, args=sys.argv[2:])
     if args.run_dir is None or args.dataset == "folder":
         raise SystemExit("needs --run-dir, and a --dataset with labels")
