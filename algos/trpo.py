@@ -92,7 +92,7 @@ class Args:
     """Adam's learning rate for the critic"""
     value_epochs: PositiveInt = 10
     """passes of the critic over a batch"""
-    max_kl: PositiveFloat = 0.03
+    max_kl: PositiveFloat = 0.02
     """trust region: bound on the mean KL divergence of an update, in nats"""
     cg_iterations: PositiveInt = 10
     """iterations of conjugate gradient"""
