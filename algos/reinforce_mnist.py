@@ -84,6 +84,29 @@ class Args:
             raise ValueError("--reward-right must be higher than --reward-wrong")
 
 
+# --- the algorithm ---------------------------------------------------------------------------
+
+
+def policy_network(num_pixels: int, num_units: int) -> nn.Sequential:
+    """pi(a | x): images [n, pixels] -> logits [n, 10]."""
+    return nn.Sequential(nn.Linear(num_pixels, num_units), nn.ReLU(), nn.Linear(num_units, 10))
+
+
+def advantage(rewards: torch.Tensor, baseline: str) -> torch.Tensor:
+    """r - b: rewards [n] -> [n]; b is 0 or the mean of the other rewards."""
+    if baseline == "none":
+        return rewards
+    return rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
+
+
+def policy_loss(log_probs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """Minus the mean of (r - b) log pi(a | x), both [n], whose gradient is REINFORCE's.
+
+    In the logits it is (r - b) (softmax - onehot(a)) / n; with the label for a and 1 for r - b, the cross-entropy's.
+    """
+    return -(advantages * log_probs).mean()
+
+
 # --- data ------------------------------------------------------------------------------------
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -118,29 +141,6 @@ def load_images(args: Args) -> list[torch.Tensor]:
     except (OSError, EOFError, RuntimeError, ValueError) as error:  # no network, or a damaged file
         raise UsageError(f"--data-dir {args.data_dir}: {error}") from None
     return [images, labels.long(), test_images, test_labels.long()]
-
-
-# --- the algorithm ---------------------------------------------------------------------------
-
-
-def policy_network(num_pixels: int, num_units: int) -> nn.Sequential:
-    """pi(a | x): images [n, pixels] -> logits [n, 10]."""
-    return nn.Sequential(nn.Linear(num_pixels, num_units), nn.ReLU(), nn.Linear(num_units, 10))
-
-
-def advantage(rewards: torch.Tensor, baseline: str) -> torch.Tensor:
-    """r - b: rewards [n] -> [n]; b is 0 or the mean of the other rewards."""
-    if baseline == "none":
-        return rewards
-    return rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
-
-
-def policy_loss(log_probs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-    """Minus the mean of (r - b) log pi(a | x), both [n], whose gradient is REINFORCE's.
-
-    In the logits it is (r - b) (softmax - onehot(a)) / n; with the label for a and 1 for r - b, the cross-entropy's.
-    """
-    return -(advantages * log_probs).mean()
 
 
 # --- training --------------------------------------------------------------------------------
