@@ -150,7 +150,7 @@ random-weights | 1-2 | 1 | python benchmarks/random_weights.py
 [hill_climbing]
 
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
-hill-plain         | 1-3 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
+hill-plain         | 1 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
 hill-growth-{0.01,0.1} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise-growth {0.01,0.1}
 hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --episodes-per-update 5
 hill-noise-{0.3,3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise {0.3,3}
