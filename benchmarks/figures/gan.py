@@ -66,7 +66,7 @@ def distance_part(results: Results, folder: Path) -> list[str]:
     save(axes.figure, folder / "diversity.png")
     note = (
         "Frechet distance of 2,000 samples in the features of a small classifier (`benchmarks/frechet.py`): it is "
-        "trained on one half of the training images, the other half is the reference. Test images: their own distance to it. "
+        "trained on one half of the training images, the other half is the reference. Test images: their own distance. "
         "Diversity: the distance of a generated image to the nearest other one, divided by that of training images; "
         "near 0 the generator has collapsed."
     )
@@ -104,8 +104,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     beside, ratio = speed_part(results)
     claim = (
         "[The post](https://kvfrans.com/generative-adversial-networks-explained/) shows images after 300, 900 and "
-        "5,700 updates, with no number. Published numbers are Frechet distances in the features of Inception on CIFAR-10 "
-        "(below), which do not compare with ours.\n\n`python gen/gan.py --dataset mnist --bf16 --updates 5700`"
+        "5,700 updates, with no number. Published numbers are Frechet distances in the features of Inception on "
+        "CIFAR-10 (below), which do not compare with ours.\n\n`python gen/gan.py --dataset mnist --bf16 --updates 5700`"
     )
     parts = ["# Generative adversarial network", claim, *distance_part(results, folder)]
     for run, (label, _) in RUNS.items():

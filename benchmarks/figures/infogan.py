@@ -64,7 +64,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     if old:
         parts += [
             f"Made by the longer file at commit 7b0c269, not yet again: {', '.join(old)}. It scored the code with "
-            "running statistics of batch normalization, which mix real and generated images; now they are those of real images."
+            "running statistics of batch normalization, which mix real and generated images; now they are those of the "
+            "real images alone."
         ]
     used = [seed for seeds in results.all.values() for seed in seeds]
     (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
