@@ -44,8 +44,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "# DRAW in colour",
         "The post on DRAW in colour trained one epoch of 2,400 updates on faces at 64 x 64 and found the images "
         "blurry. It proposed to train longer, a larger code and more steps, and has no numbers. Here the cartoons of "
-        "Noto Color Emoji (3,514 to train on, 385 to test on, no variants shared) stand for the faces: two epochs are 110 "
-        "updates. The runs of the old file were tested on 412, drawn from the mean codes.",
+        "Noto Color Emoji (3,514 to train on, 385 to test on, no variants shared) stand for the faces: two epochs are "
+        "110 updates. The runs of the old file were tested on 412, drawn from the mean codes.",
         "```\npython benchmarks/emoji.py gen/draw_color.py --data-dir data/emoji --epochs 20\n```",
         table(header, rows, left=0),
         f"All three proposals help. The squared error per image (12,288 numbers in [0, 1]) is {base:.0f} at first, "
