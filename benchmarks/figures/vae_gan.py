@@ -55,8 +55,8 @@ def comparison(results: Results, folder: Path) -> list[str]:
     for data, axes in zip(sets, panels, strict=True):
         axes.axhline(1, color=GREY, linestyle=":", label="test images")
         axes.set(title=data, xlabel="epochs", ylabel="sharpness, test images = 1")
-        axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25)
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     save(axes.figure, folder / "comparison.png")
     header = ["", "", "seeds", "epochs", "Frechet distance of samples", "of reconstructions", "of test images"]
     header += ["sharpness of samples", "of reconstructions", "squared error", "KL (nats)"]
