@@ -119,12 +119,12 @@ trpo-humanoid-both  | 1-3 | 1 | python algos/trpo_parallel.py $humanoid $adapt b
 # value network over this batch are as many gradient steps as five over the default's 2,048 (the peers make ten or
 # twenty passes, their defaults)
 raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
-trpo-speed-reacher      | 1-3 | all | python algos/trpo_parallel.py $reacher --total-timesteps 300000 --num-envs 16 --num-steps 312 --value-epochs 2
+trpo-speed-reacher      | 1-3 | all | python algos/trpo_parallel.py $reacher --total-timesteps 300000 --num-steps 312 --value-epochs 2
 sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
-trpo-to5-ours    | 1-5 | all | python algos/trpo_parallel.py $reacher --total-timesteps 200000
+trpo-to5-ours    | 1-5 | all | python algos/trpo_parallel.py $reacher --total-timesteps 200000 --max-kl 0.03
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
 sb3-to5-ours     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.03 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 sb3-to5-same-kl  | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl 0.015 --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
@@ -216,7 +216,7 @@ openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games
 # simulations per second over the number of positions, beside mctx
 mcts-batched-tictactoe-256              | 1-3 | all | python algos/mcts_batched.py --simulations 100 --total-episodes 512
 mcts-batched-tictactoe-{16,64,1024}     | 1   | all | python algos/mcts_batched.py --simulations 100 --total-episodes {32,128,2048}
-mcts-batched-connect-{16,64,256,1024}   | 1   | all | python algos/mcts_batched.py --simulations 100 --env-id connect-four --total-episodes {32,128,512,2048}
+mcts-batched-connect-{64,256}           | 1   | all | python algos/mcts_batched.py --simulations 100 --env-id connect-four --total-episodes {128,512}
 mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
 
 [dqn]
@@ -251,7 +251,7 @@ dyna2           | 1-3 | 1 | python algos/dyna2.py
 dyna2-no-search | 1-3 | 1 | python algos/dyna2.py --simulations 0 --num-games 256 --total-episodes 15360
 
 # matches at 100 simulations per move, every seed with a long-term memory of its own
-dyna2-match     | 1-3 | 1 | python benchmarks/dyna2_match.py --pairs both:uct short:uct long:uct both:short both:long
+dyna2-match     | 1-3 | 1 | python benchmarks/dyna2_match.py --games 32 --pairs both:uct short:uct long:uct both:short both:long
 
 [sarsa]
 
