@@ -53,7 +53,7 @@ def draw_figure(results: Results, path: Path):
         share = 100 * seed.final("perfect_play/won_second")
         random_play.axhline(share, color=VERMILLION, linestyle="--", label="perfect play, ties at random")
     games = [(n, seed) for n in CONNECT for seed in results[f"mcts-connect-{n}"]]
-    if games:
+    if games:  # independent games: neither side keeps anything from game to game
         scores = [50 + 50 * seed.final("eval/episodic_return") for _, seed in games]
         errors = [50 * seed.final("eval/episodic_return_error") for _, seed in games]
         connect.errorbar([n for n, _ in games], scores, errors, fmt="o-", color=BLUE, capsize=3)
@@ -84,6 +84,12 @@ def tictactoe_table(results: Results) -> str:
         rows.append(["perfect play, ties at random", *won, "0.00", "0.00", "-"])
     header = ["1,000 simulations per move (%)", "beats random, first", "second", "loses to perfect, first", "second"]
     return table([*header, "seeds that lose no line"], rows)
+
+
+def lost_lines(seeds: list) -> str:
+    """The worst seed's share of games lost to random play, where one loses any."""
+    worst = max(seed.final(f"random/lost_{order}") for seed in seeds for order in ORDERS)
+    return f" (the worst seed loses {100 * worst:.1f} % to random play in one order)" if worst else ""
 
 
 def never_lost(seeds: list) -> int:
@@ -121,11 +127,12 @@ averages of random games do not. They give no numbers for these games; perfect p
 
 {tictactoe_table(results)}
 
-At 1,000 simulations UCT loses no line of tic-tac-toe with {never_lost(uct)} of {len(uct)} seeds; simple search and the
-greedy tree still lose to perfect play, since random replies hide a refutation. Tic-tac-toe is judged over all lines of
-play (`benchmarks/exact_tictactoe.py`): the search decides once in every position it can reach, each reply is weighed as
-the opponent would choose it; ± is the standard deviation over seeds, thin lines are seeds. UCT beats random play more
-often than perfect play with random ties does, because it prefers moves after which random replies lose.
+At 1,000 simulations UCT loses no line of tic-tac-toe with {never_lost(uct)} of {len(uct)}
+seeds{lost_lines(uct)}; simple search and the greedy tree still lose to perfect play, since random replies hide a
+refutation. Tic-tac-toe is judged over all lines of play (`benchmarks/exact_tictactoe.py`): the search decides once in
+every position it can reach, each reply is weighed as the opponent would choose it; ± is the standard deviation over
+seeds, thin lines are seeds. UCT beats random play more often than perfect play with random ties does, because it
+prefers moves after which random replies lose.
 
 Connect Four against open_spiel's C++ search (`mcts.py`'s algorithm, bonus 2), 100 simulations per move on either side,
 ours with the bonus 1.4, first move in turns: {match}. The figure's games are independent; bars are standard errors.

@@ -10,7 +10,7 @@ from benchmarks.plot import BLUE, ORANGE, Result, Results, machines, median, num
 SPEED = "time/simulations_per_second"
 COLUMNS = ["global_step", "charts/running", SPEED, "eval/episodic_return", "eval/losses"]
 ROOTS = (16, 64, 256, 1024)
-GAMES = {"tictactoe": ("tic-tac-toe", BLUE), "connect": ("Connect Four", ORANGE)}
+GAMES = {"tictactoe": ("tic-tac-toe", BLUE, ROOTS), "connect": ("Connect Four", ORANGE, (64, 256))}
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
@@ -29,20 +29,21 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         return {}
     figure, rows = Figure(figsize=(6.5, 4), layout="constrained"), []
     axes = figure.subplots()
-    for game, (label, color) in GAMES.items():
-        for roots in ROOTS:
+    for game, (label, color, positions) in GAMES.items():
+        for roots in positions:
             seeds = results[f"mcts-batched-{game}-{roots}"]
             if seeds:
                 score = number(float(np.mean([seed.final("eval/episodic_return") for seed in seeds])))
                 lost = number(100 * float(np.mean([seed.final("eval/losses") for seed in seeds])))
                 rows.append([label, str(roots), median(map(speed, seeds)), score, lost])
-        points = [(roots, speed(seed)) for roots in ROOTS for seed in results[f"mcts-batched-{game}-{roots}"]]
+        points = [(roots, speed(seed)) for roots in positions for seed in results[f"mcts-batched-{game}-{roots}"]]
         if points:
-            axes.plot(*zip(*points, strict=True), "o", color=color, label=label)
+            axes.plot(*zip(*points, strict=True), "o-", color=color, label=label)
     axes.plot([256] * len(theirs), list(map(speed, theirs)), "x", color="black", label="mctx, tic-tac-toe")
     axes.set(xscale="log", yscale="log", xlabel="positions side by side", ylabel="simulations per CPU second, one core")
     axes.set_xticks(ROOTS, [f"{roots:,}" for roots in ROOTS])
     axes.minorticks_off()
+    axes.set_yticks((20_000, 50_000, 100_000, 200_000), ("20,000", "50,000", "100,000", "200,000"))
     axes.legend(frameon=False)
     save(figure, folder / "speed.png")
     quotient = ratios(ours, theirs, speed)
