@@ -224,6 +224,7 @@ def test_the_seed_decides_every_number(tmp_path):
             )
         )
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
+    assert float(rows(tmp_path / "a")[0]["losses/kl"]) > 0  # the learning rate falls to 0 and does not rise from it
 
 
 @pytest.mark.parametrize(

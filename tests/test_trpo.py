@@ -153,12 +153,17 @@ def test_the_line_search_keeps_the_bound_where_the_quadratic_model_fails():
         assert losses["losses/kl"] == pytest.approx(kl_divergence(old, policy(obs)).mean().item(), rel=1e-3)
 
 
-def test_without_an_improvement_the_policy_stays_bit_for_bit():
-    policy, obs = Policy(Standardize(3), 3, Discrete(2), 0.0), torch.randn(50, 3)
+def test_where_no_trial_passes_the_policy_stays_bit_for_bit():
+    torch.manual_seed(3)
+    policy, obs = Policy(Standardize(3), 3, Box(-1, 1, (2,)), 0.0), torch.randn(50, 3)
+    with torch.no_grad():
+        actions = policy(obs).sample()
+    less_noise = -actions.square().sum(dim=1)  # a smaller std: KL(old || new) grows exponentially with the step
     before = parameters_to_vector(policy.parameters()).detach()
-    losses = trpo_step(policy, obs, torch.zeros(50), torch.zeros(50), torch.tensor(0.1), Args())
-    assert torch.equal(before, parameters_to_vector(policy.parameters()))
-    assert losses["losses/step_fraction"] == losses["losses/kl"] == losses["losses/surrogate_gain"] == 0
+    for advantages, max_kl in ((torch.zeros(50), 0.1), (less_noise, 1e4)):
+        losses = trpo_step(policy, obs, actions, advantages, torch.tensor(max_kl), Args())
+        assert torch.equal(before, parameters_to_vector(policy.parameters()))
+        assert losses["losses/step_fraction"] == losses["losses/kl"] == losses["losses/surrogate_gain"] == 0
 
 
 def test_standardize_has_the_moments_of_everything_it_has_seen():
