@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -150,6 +151,14 @@ def test_an_update_is_pix2pixs():
     assert losses.tolist() == pytest.approx([l1.item(), loss_g.item(), loss_d.item()], rel=1e-4)
     for a, b in zip(networks.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_an_update_mixes_no_devices(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which the meta device does not have
+    networks, x = make_networks().to("meta"), torch.ones(2, 3, 64, 64, device="meta")
+    seen = torch.cat([x[:, :1], blur(white_out(x))], 1)  # a tensor that is made on the CPU raises here
+    assert update(networks, sgd(networks), x, seen, Args()).device.type == "meta"
+    assert paint(networks["generator"], x[:, :1], x, "holes").device.type == "meta"
 
 
 def test_the_squared_error_needs_no_adversary():

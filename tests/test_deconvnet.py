@@ -162,6 +162,12 @@ def test_figures_show_patches_beside_their_projections(model, images, tmp_path, 
     assert len(features) == 4 and len(features[0]) == 11 and not np.array_equal(features[0][1], features[1][1])
 
 
+def test_an_update_mixes_no_devices(model, images):
+    model, images = model.to("meta"), images.to("meta")  # a tensor that is made on the CPU raises here
+    F.cross_entropy(model(images), torch.zeros(12, dtype=torch.int64, device="meta")).backward()
+    assert project_each(model, images[:1], 1, use_switches=False).device.type == "meta"
+
+
 # --- data and training -----------------------------------------------------------------------
 
 

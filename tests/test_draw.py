@@ -135,6 +135,13 @@ def test_codes_from_the_prior_are_drawn_by_the_same_decoder(with_attention):
     assert (steps.diff(dim=0).flatten(2).std(1) > 0).any()  # every image and step has noise of its own
 
 
+@pytest.mark.parametrize("with_attention", [True, False])
+def test_an_update_mixes_no_devices(with_attention):
+    model = make(attention=with_attention)[0].to("meta")  # a tensor that is made on the CPU raises here
+    model.losses(torch.ones(5, 1, 7, 7, device="meta")).sum().backward()
+    assert len(model(2).canvases) == 3
+
+
 def test_bfloat16_gives_nearly_the_same_loss():
     model, x = make()
     torch.manual_seed(1)

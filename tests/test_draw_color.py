@@ -100,6 +100,12 @@ def test_codes_from_the_prior_are_drawn_by_the_same_decoder():
     assert (torch.stack(drawings[1].canvases).diff(dim=0).flatten(2).std(1) > 0).any()
 
 
+def test_an_update_mixes_no_devices():
+    model = make()[0].to("meta")  # a tensor that is made on the CPU raises here
+    model.losses(torch.ones(5, 3, 7, 7, device="meta")).sum().backward()
+    assert len(model(2).canvases) == 3
+
+
 def test_photographs_are_split_where_train_and_test_cannot_overlap():
     images, test = load_images(Args(image_size=16))
     assert images.shape == (2000, 3, 16, 16) and test.shape == (200, 3, 16, 16)
