@@ -32,12 +32,15 @@ def test_the_terms_are_those_of_the_paper():
     with torch.no_grad():
         encoder.head.bias.uniform_(-1, 1)  # a posterior that is not the prior
         discriminator.head.bias.fill_(0.3)
+        codes = []
+        decoder.register_forward_pre_hook(lambda _, inputs: codes.append(inputs[0]))
         torch.manual_seed(5)
         found = losses(networks, x, 3.0)
         torch.manual_seed(5)
         mu, logvar = encoder(x)
         q = Normal(mu, (logvar / 2).exp())
         z, prior = q.mean + q.stddev * torch.randn(6, 3), torch.randn(6, 3)
+        assert torch.allclose(codes[0], torch.cat([z, prior]), atol=1e-5)
         recon, fake = decoder(torch.cat([z, prior])).split(6)
         (features, d), (recon_features, d_recon), (_, d_fake) = (discriminator(kind) for kind in (x, recon, fake))
         d, d_recon, d_fake = d.sigmoid(), d_recon.sigmoid(), d_fake.sigmoid()
