@@ -97,7 +97,7 @@ class Args:
     """Adam's learning rate for the critic"""
     value_epochs: PositiveInt = 10
     """passes of the critic over a batch"""
-    max_kl: PositiveFloat = 0.03
+    max_kl: PositiveFloat = 0.02
     """trust region: bound on the mean KL divergence of an update, in nats"""
     cg_iterations: PositiveInt = 10
     """iterations of conjugate gradient"""
@@ -113,14 +113,9 @@ class Args:
     """relative improvement that counts as progress"""
 
     def __post_init__(self):
-        if self.value == "linear" and (self.gae_lambda, self.value_learning_rate, self.value_epochs) != (
-            0.95,
-            3e-3,
-            10,
-        ):
-            raise UsageError(
-                "--value linear: no --gae-lambda, --value-learning-rate or --value-epochs; no gradient steps"
-            )
+        settings = self.gae_lambda, self.value_learning_rate, self.value_epochs
+        if self.value == "linear" and settings != (0.95, 3e-3, 10):
+            raise UsageError("--value linear has no --gae-lambda, --value-learning-rate and --value-epochs")
         if self.adapt == "none" and self.adapt_margin:
             raise UsageError("--adapt-margin: give --adapt steps, kl or both as well")
 
