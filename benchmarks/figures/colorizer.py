@@ -112,9 +112,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
     names = {"colorizer-blur": "from blurs", "colorizer-holes": "with squares"}
     found = [f"{errors[name]:.1f} {words}" for name, words in names.items() if name in errors]
-    hint = f"the blurred image itself: {known.final('eval/blur_ab'):.1f}"
     picture = next(name for name in ("colorizer-holes.png", "old_holes.png") if (folder / name).exists())
     return {
-        "colorizer-number": f"error in Lab a and b on unseen cartoons: {', '.join(found)} ({hint})",
+        "colorizer-number": f"error in Lab a and b on unseen cartoons: {', '.join(found)}",
         "colorizer-picture": f'<img src="results/colorizer/{picture}" width="240" alt="Lines, hints and results">',
     }

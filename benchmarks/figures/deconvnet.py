@@ -77,7 +77,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         f"Measured on: {machines(seed for seeds in results.all.values() for seed in seeds)}.",
     ]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
-    blocks = {"deconvnet-number": "; ".join(numbers)}
+    blocks = {"deconvnet-number": "; ".join(number.split(",")[0] for number in numbers)}
     for file in ("deconvnet-cifar10_strongest.png", "deconvnet-mnist_strongest.png", "old_features1.png"):
         if (folder / file).exists() and "deconvnet-picture" not in blocks:
             blocks["deconvnet-picture"] = (

@@ -266,5 +266,5 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     ):
         mean, error = average(results[name][0], best(results[name][0]))
         theirs = decimals(float(published_of(published, figure, setting)))
-        numbers.append(f"Figure {figure}, {label}: {decimals(mean)} ± {decimals(error)} ({theirs})")
-    return {"td-number": "RMS error, 19-state walk. " + "; ".join(numbers)}
+        numbers.append(f"{label} {decimals(mean)} ± {decimals(error)} ({theirs})")
+    return {"td-number": "RMS error, 19-state walk: " + "; ".join(numbers)}
