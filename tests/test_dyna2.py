@@ -216,7 +216,7 @@ def test_the_long_term_memory_learns_to_beat_random_moves_without_search(tmp_pat
     flags = {"simulations": 0, "num_games": 128, "eval_games": 40, "eval_simulations": 1, "cuda": False}
     train(Args(total_episodes=1024, run_dir=tmp_path / "run", **flags))
     points = [float(row["eval/points_random"]) for row in rows(tmp_path / "run")]
-    assert sum(points[-4:]) / 4 > 0.75
+    assert sum(points[-4:]) / 4 > 0.68  # .76 to .82 with three seeds; .5 without learning
     long = torch.load(tmp_path / "run/model.pt", weights_only=True)["long"]
     assert long.shape == (NUM_FEATURES,) and 1_000 < (long != 0).sum() < NUM_FEATURES
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "dyna2.png", "model.pt"}
