@@ -14,16 +14,19 @@
 REINFORCE waits for the end of an episode and learns from the sum of its rewards, which is noisy. A critic estimates
 that sum: reward plus discounted value of the next state, minus the value of this one, is the TD error, an estimate of
 the advantage after a single step, with less variance and the critic's bias. TD errors are added up to the end of the
-batch, weighted by (gamma * lambda)^k; with lambda = 1 that is the n-step return minus the value.
+batch, weighted by (gamma * lambda)^k; with lambda = 1 that is the n-step return minus the value, and with --num-steps 1
+a single TD error.
 
 Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning" (arXiv 1602.01783), algorithm S3.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
 equations 10 and 16.
 
 Differences from the papers
-1. The critic makes several passes over a batch, on standardized returns (Pop-Art). Observations are standardized by
+1. Synchronous environments in place of asynchronous actors (A2C), Adam, no entropy bonus; policy and critic share no
+   layers.
+2. The critic makes several passes over a batch, on standardized returns (Pop-Art). Observations are standardized by
    running moments.
-2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
+3. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 
 import csv
@@ -124,7 +127,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -223,7 +226,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
 
 @torch.no_grad()
 def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """num_steps of each environment, which is at obs: the obs afterwards, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -248,7 +251,7 @@ def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> n
     """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
-    for _ in range(10_000):  # some environments never end
+    for _ in range(10_000):  # some environments have no time limit
         obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
         returns += rewards * running
         running &= ~(terminations | truncations)

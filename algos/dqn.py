@@ -12,7 +12,7 @@
 An epsilon-greedy policy fills a replay buffer; minibatches of it are regressed on the TD targets
 r + gamma max_a' Q'(s', a'), where Q' is a copy of the network that is renewed every --target-frequency steps. Replay
 makes minibatches less correlated and the target network slows the feedback of Q on its own targets. Whether CartPole
-needs the two is measured in results/dqn: alone each of them does harm there, and without both Q-learning solves it too.
+needs the two is measured in results/dqn.
 
 Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature 518), algorithm 1. Differences:
 1. Settings of CleanRL's dqn.py for classic control: layers of 120 and 84 units, Adam, a squared error that is not
@@ -129,7 +129,7 @@ class ReplayBuffer:
 
 
 def td_errors(network, target_network, batch: list[torch.Tensor], gamma: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Q(s, a) - r - gamma max_a' Q'(s', a') [n], without the maximum after a termination; and Q(s, .) [n, actions]."""
+    """Q(s, a) - r - gamma max_a' Q'(s', a') [n], no bootstrapping after a termination; and Q(s, .) [n, actions]."""
     obs, next_obs, actions, rewards, terminations = batch
     with torch.no_grad():  # semi-gradient: the target is a constant
         targets = rewards + gamma * (1 - terminations) * target_network(next_obs).amax(dim=1)

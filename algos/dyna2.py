@@ -90,7 +90,7 @@ LINES = [
 ]  # cells are (column, row from the bottom)
 OUT_OF_REACH, NEXT, OWN, OTHER = range(4)  # what a cell holds, seen by the player to move
 NUM_FEATURES = len(LINES) * 4**4
-GAMMA = -1.0  # what is good for the player to move is bad for the other
+GAMMA = -1.0  # the next value is the opponent's: it changes sign
 
 
 class ConnectFour:
@@ -260,7 +260,7 @@ def play_match(world: ConnectFour, ours, theirs, n: int) -> torch.Tensor:
 
 
 def save_picture(rows: list[dict], long: torch.Tensor, both: torch.Tensor, path: Path):
-    """Points of the long-term memory while it learns, and what it says of the first moves before and after search."""
+    """Points of the long-term memory while it learns, and the values of the first moves before and after search."""
     from matplotlib.figure import Figure
 
     curve, bars = Figure(figsize=(11, 3.8), layout="constrained").subplots(1, 2)

@@ -11,12 +11,12 @@
     python algos/es.py --env-id HalfCheetah-v5 --total-timesteps 1600000 --learning-rate 0.02 --num-actors 2
     torchrun --nproc-per-node 2 algos/es.py --env-id Swimmer-v5 --total-timesteps 500000
 
-An update perturbs the parameters theta by Gaussian noise in antithetic pairs and plays one episode with each perturbed
+An update perturbs the parameters theta by Gaussian noise in antithetic pairs and runs one episode of each perturbed
 policy. The noise, weighted by the ranks F of the returns, estimates the gradient of E F(theta + sigma eps). The policy
 is deterministic and may be discontinuous (--activation sign), where backpropagation finds no gradient.
 
 Every process draws the noise of all processes from shared seeds, so they exchange only returns and the moments of the
-observations, and the curve is the same for any number of processes. Each episode is played alone on a CPU core, as in
+observations, and the curve is the same for any number of processes. Each episode runs alone on a CPU core, as in
 the paper: there is no --cuda.
 
 Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864),
@@ -76,11 +76,11 @@ class Args:
     env_id: str = "CartPole-v1"
     """Gymnasium environment with flat observations"""
     total_timesteps: PositiveInt = 200_000
-    """environment steps, those of evaluations not counted"""
+    """environment steps, excluding evaluations"""
     population: Annotated[int, Field(ge=2, multiple_of=2)] = 32
     """perturbed policies per update, in antithetic pairs, one episode each"""
     num_actors: PositiveInt = 1
-    """processes that play; torchrun's --nproc-per-node takes its place"""
+    """actor processes; under torchrun, --nproc-per-node sets their number"""
     sigma: PositiveFloat = 0.05
     """standard deviation of the perturbations"""
     learning_rate: PositiveFloat = 0.05
@@ -158,7 +158,7 @@ def play(env: gym.Env, theta: np.ndarray, sizes: list[int], obs_rms: RunningMean
     return {"return": total, "length": len(seen), "moments": (seen.mean(axis=0), seen.var(axis=0), len(seen))}
 
 
-# --- processes: each runs the same program, and they exchange what they played ----------------
+# --- processes: each runs the same program, and they exchange their episodes' returns -----------
 
 
 def worker(args: Args, rank: int, store: str):

@@ -8,11 +8,12 @@
     python algos/es_mnist.py --dataset mnist --noise full --population 100 --images 64
 
 Three linear layers are one linear layer, except close to 2^-126, the smallest normal number of float32: with denormals
-flushed to zero, activations divided by 2^125 lose what was below 1/2. Backpropagation differentiates the linear network
-and does not know. Evolution strategies perturb the weights in antithetic pairs, compare the losses of each pair, and so
-follow the network as it is computed. All pairs are evaluated by batched matrix products.
+flushed to zero, activations divided by 2^125 lose what was below 1/2. Backpropagation differentiates the linear
+network, so its gradient ignores the underflow. Evolution strategies perturb the weights in antithetic pairs, compare
+the losses of each pair, and so follow the network as it is computed. All pairs are evaluated by batched matrix
+products.
 
-OpenAI 2017, "Nonlinear computation in deep linear networks" (the post): network, scaling, accuracies.
+OpenAI 2017, "Nonlinear computation in deep linear networks" (the post, openai.com): network, scaling, accuracies.
 Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864).
 Differences from the post, which does not state population, sigma or learning rate:
 

@@ -125,7 +125,7 @@ def rollout(board: Board, state: tuple[int, int], rng: random.Random) -> float:
     while own | other != board.cells:
         free = board.free(own | other)
         while not (stone := free & masks[int(draw() * len(masks))]):
-            pass  # illegal here: draw again
+            pass  # an illegal move: sample again
         own |= stone
         if board.won(own):
             return result
@@ -144,7 +144,7 @@ class Node:
         """Index of an action not tried yet, at random, or of the largest UCB1; equal bounds go to the lowest index."""
         if self.untried:
             return self.untried.pop(int(rng.random() * len(self.untried)))
-        bonus = exploration * math.sqrt(math.log(sum(self.visits)))  # N: the visits before this one
+        bonus = exploration * math.sqrt(math.log(sum(self.visits)))  # log N, the visits of the position before this one
         bounds = [mean + bonus / math.sqrt(n) for mean, n in zip(self.means, self.visits, strict=True)]
         return bounds.index(max(bounds))
 
@@ -178,7 +178,7 @@ def uct_search(board: Board, root: tuple[int, int], args: Args, rng: random.Rand
         else:  # expansion, and a random game from the new position
             tree[state] = Node(board.legal(state))
             result = -rollout(board, state, rng)
-        for node, i in reversed(path):  # backup: what is good for one player is bad for the other
+        for node, i in reversed(path):  # backup: the result changes sign with the player
             node.update(i, result)
             result = -result
     return tree

@@ -11,9 +11,10 @@
     python algos/natural_gradient.py --damping 1000
 
 The gradient is the direction of steepest ascent if a step's length is measured in the parameters; but the same change
-of the parameters can leave one policy as it is and turn another into its opposite. For small steps d the KL divergence
-is d^T F d / 2 with the Fisher matrix F, and the steepest step of a given KL is along F^-1 g, the natural gradient. Here
-the policy is linear, so F is formed and solved as it stands; trpo.py needs only its products with vectors.
+of the parameters can leave one policy unchanged and reverse another. For small steps d the KL divergence is
+d^T F d / 2 with the Fisher matrix F, and the steepest step of a given KL is along F^-1 g, the natural gradient. Here
+the policy is linear and F small enough to be formed and inverted directly; trpo.py needs only its products with
+vectors.
 
 Amari 1998, "Natural gradient works efficiently in learning". Kakade 2001, "A natural policy gradient", equation 3.
 Rajeswaran et al. 2017, "Towards generalization and simplicity in continuous control" (arXiv 1703.02660): linear
@@ -93,7 +94,7 @@ class Args:
     value_epochs: PositiveInt = 10
     """passes of the critic over a batch"""
     step_size: PositiveFloat = 0.002
-    """KL divergence that an update makes, in nats"""
+    """KL divergence of an update in the quadratic model, in nats"""
     damping: PositiveFloat = 1e-3
     """multiple of the identity added to the Fisher matrix; a large one gives the plain gradient's direction"""
 
@@ -127,7 +128,7 @@ class Policy(nn.Module):
         self.log_std = nn.Parameter(torch.full(action_space.shape, log_std_init)) if action_space.shape else None
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         self.net = nn.Sequential(standardize, nn.Linear(obs_dim, outputs))
-        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -191,13 +192,13 @@ def fisher_matrix(policy: Policy, obs: torch.Tensor) -> torch.Tensor:
 
 
 def natural_step(policy: Policy, obs, actions, advantages, args: Args) -> dict:
-    """A step along F^-1 g that makes the given KL: obs [n, obs], actions [n, ...], advantages [n]. Returns losses/*."""
+    """A step along F^-1 g of the given KL: obs [n, obs], actions [n, ...], advantages [n]. Returns losses/*."""
     parameters = list(policy.parameters())
     theta = parameters_to_vector(parameters).detach()
     old = policy(obs)
     gradient = parameters_to_vector(grad((old.log_prob(actions) * advantages).mean(), parameters))
     fisher = fisher_matrix(policy, obs)
-    # singular: adding a number to all logits does not change a softmax
+    # damping: F alone is singular, since adding a number to all logits does not change a softmax
     direction = torch.linalg.solve(fisher + args.damping * torch.eye(len(theta), device=obs.device), gradient)
     step = (2 * args.step_size / (direction @ fisher @ direction).clamp(min=1e-12)).sqrt() * direction
     with torch.no_grad():
@@ -247,7 +248,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
 
 @torch.no_grad()
 def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """num_steps of each environment, which is at obs: the obs afterwards, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -272,7 +273,7 @@ def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> n
     """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
-    for _ in range(10_000):  # some environments never end
+    for _ in range(10_000):  # some environments have no time limit
         obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
         returns += rewards * running
         running &= ~(terminations | truncations)

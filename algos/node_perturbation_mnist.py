@@ -11,12 +11,12 @@ Evolution strategies perturb all 670,000 weights and estimate their gradient fro
 noise to the pre-activations z of one layer at a time, estimates dL/dz from antithetic pairs, and multiplies by the
 layer's input v: dL/dW = v^T dL/dz. It is what remains of weight perturbation when the part of the noise orthogonal to
 v, which changes no output, is replaced by its mean, zero: the same expectation with far less variance. It needs each
-layer's input, but no derivative, and so it finds the nonlinearity that backpropagation does not know.
+layer's input, but no derivative, and so it can use the nonlinearity that backpropagation ignores.
 
 Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning": noisy units.
-OpenAI 2017, "Nonlinear computation in deep linear networks" (the post): network, scaling, accuracies. The post perturbs
-weights and states neither population nor learning rate. The input of a layer is scaled up by 2^125 before its product
-and down after it, so that only sums underflow.
+OpenAI 2017, "Nonlinear computation in deep linear networks" (the post, openai.com): network, scaling, accuracies.
+The post perturbs weights and states neither population nor learning rate. The input of a layer is scaled up by 2^125
+before its product and down after it, so that only sums underflow.
 """
 
 import csv
@@ -71,7 +71,7 @@ class Args:
     pairs: PositiveInt = 16
     """antithetic pairs that perturb each layer for each image"""
     sigma: PositiveFloat = 0.02
-    """standard deviation of the noise, relative to the norm of the layer's input: that of a weight"""
+    """standard deviation of the noise, divided by the norm of the layer's input: that of the equivalent weight noise"""
     learning_rate: PositiveFloat = 0.001
     """Adam's initial learning rate; it is annealed linearly to 0"""
     weight_decay: NonNegativeFloat = 0.3

@@ -12,8 +12,7 @@
 
 The surrogate objective is valid only near the old policy. TRPO stays near by a bound on the KL divergence, which takes
 second derivatives and a line search; PPO clips the probability ratio instead: once an action has become more or less
-likely by 20 % in the direction of its advantage, it has no gradient any more. So plain Adam can make many steps per
-batch.
+likely by 20 % in the direction of its advantage, it has no gradient any more. So Adam can make many steps per batch.
 
 Schulman et al. 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347): equation 7, algorithm 1.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
@@ -23,6 +22,7 @@ Differences from the paper
 1. Policy and critic share no layers and have optimizers of their own. The critic learns standardized returns
    (Pop-Art), and observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
+3. Advantages are standardized over the batch, and the norm of the policy's gradient is clipped at 0.5.
 """
 
 import csv
@@ -129,7 +129,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -247,7 +247,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
 
 @torch.no_grad()
 def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """num_steps of each environment, which is at obs: the obs afterwards, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -272,7 +272,7 @@ def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> n
     """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
-    for _ in range(10_000):  # some environments never end
+    for _ in range(10_000):  # some environments have no time limit
         obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
         returns += rewards * running
         running &= ~(terminations | truncations)

@@ -13,18 +13,18 @@
 
 The gradient of the expected return is the expectation of return times score, the gradient of log pi(a|s). It needs no
 model of the environment and no differentiable reward. Two changes reduce the variance and leave the expectation as it
-is: an action is credited only with the rewards that follow it (--credit reward-to-go), and what is to be expected
-anyway is subtracted (--baseline).
+is: an action is credited only with the rewards that follow it (--credit reward-to-go), and an estimate of the expected
+return, which does not depend on the action, is subtracted (--baseline).
 
 Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 1.
 Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, section 13.4: the value function as baseline.
 
 Differences from Williams
 1. A batch is one episode of each environment, and its gradient goes through Adam.
-2. With --gamma below 1 reward-to-go discounts from the action on and so gives late actions the weight of early ones,
-   as is usual; --credit return is the gradient of the discounted return.
+2. With --gamma below 1, reward-to-go is discounted from the action on and not from the start of the episode, as is
+   usual: late actions weigh as much as early ones. Only --credit return estimates the discounted return's gradient.
 3. Observations are standardized by running moments; the critic learns standardized returns (Pop-Art).
-4. A truncated episode ends there: a Monte-Carlo return estimates nothing beyond it. actor_critic.py bootstraps.
+4. A truncated episode counts as terminated, since Monte-Carlo returns do not bootstrap; actor_critic.py does.
 """
 
 import csv
@@ -121,7 +121,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -251,7 +251,7 @@ def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> n
     """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
-    for _ in range(10_000):  # some environments never end
+    for _ in range(10_000):  # some environments have no time limit
         obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
         returns += rewards * running
         running &= ~(terminations | truncations)

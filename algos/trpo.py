@@ -22,8 +22,8 @@ equations 10 and 16.
 Differences from the papers
 1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
-3. The KL bound shrinks where advantages are below the critic's resolution (--advantage-floor): standardized, the noise
-   that is left once a task is solved would make full steps away from the solution.
+3. The KL bound shrinks when the standard deviation of the advantages is below --advantage-floor: once a task is solved
+   they are mostly the critic's error, and standardized they would still cause steps of full length.
 """
 
 import csv
@@ -132,7 +132,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -221,12 +221,12 @@ def trpo_step(policy: Policy, obs, actions, advantages, max_kl: torch.Tensor, ar
     def fisher_vector_product(v: torch.Tensor) -> torch.Tensor:
         return parameters_to_vector(grad(kl_gradient @ v, parameters, retain_graph=True)) + args.cg_damping * v
 
-    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # F^-1 g
+    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # F^-1 g, approximately
     curvature = (direction @ fisher_vector_product(direction)).clamp(min=1e-12)
     full_step = (2 * max_kl / curvature).sqrt() * direction  # appendix C: d^T F d / 2 = max_kl
 
     with torch.no_grad():
-        for fraction in 0.9 ** np.arange(20):  # mostly the second: the KL's third-order terms exceed the bound slightly
+        for fraction in 0.9 ** np.arange(20):  # the full step's true KL often exceeds the bound slightly
             vector_to_parameters(theta + fraction * full_step, parameters)
             kl, gain = mean_kl(), surrogate() - advantages.mean()
             if kl <= max_kl and gain > 0:
@@ -278,7 +278,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
 
 @torch.no_grad()
 def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """num_steps of each environment, which is at obs: the obs afterwards, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -303,7 +303,7 @@ def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> n
     """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
-    for _ in range(10_000):  # some environments never end
+    for _ in range(10_000):  # some environments have no time limit
         obs, rewards, terminations, truncations, _ = envs.step(policy(torch.as_tensor(obs)).mode.cpu().numpy())
         returns += rewards * running
         running &= ~(terminations | truncations)

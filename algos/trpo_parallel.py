@@ -11,12 +11,12 @@
     python algos/trpo_parallel.py --env-id HalfCheetah-v5 --num-envs 10 --num-steps 100 --max-kl 0.001 --adapt both
     torchrun --nproc-per-node 4 algos/trpo_parallel.py --env-id Hopper-v5
 
-Every process plays its share of the environments with a frozen numpy copy of the policy; the first one also learns.
+Every process steps its share of the environments with a frozen numpy copy of the policy; the first one also learns.
 They communicate once per batch, and each environment has its own random numbers, so the curve is the same for any
 number of processes. --adapt changes the steps per update and the KL bound with the progress of the mean return.
 --value linear is ridge regression of Monte-Carlo returns on o, o^2, t/100, (t/100)^2, 1.
 
-Kevin Frans 2016, "Speeding up TRPO through parallelization and parameter adaptation" (the post).
+Frans 2016 (kvfrans.com), "Speeding up TRPO through parallelization and parameter adaptation" (the post).
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
 equations 10 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function.
@@ -84,7 +84,7 @@ class Args:
     num_steps: PositiveInt = 128
     """steps of each environment per update"""
     num_actors: PositiveInt = 1
-    """processes that play; torchrun's --nproc-per-node takes its place"""
+    """actor processes; under torchrun, --nproc-per-node sets their number"""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     """discount factor"""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -150,7 +150,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        self.net[-1].weight.data *= 0.01  # the first policy does not depend on the observation
+        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -263,12 +263,12 @@ def trpo_step(policy: Policy, obs, actions, advantages, max_kl: torch.Tensor, ar
     def fisher_vector_product(v: torch.Tensor) -> torch.Tensor:
         return parameters_to_vector(grad(kl_gradient @ v, parameters, retain_graph=True)) + args.cg_damping * v
 
-    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # F^-1 g
+    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # F^-1 g, approximately
     curvature = (direction @ fisher_vector_product(direction)).clamp(min=1e-12)
     full_step = (2 * max_kl / curvature).sqrt() * direction  # appendix C: d^T F d / 2 = max_kl
 
     with torch.no_grad():
-        for fraction in 0.9 ** np.arange(20):  # mostly the second: the KL's third-order terms exceed the bound slightly
+        for fraction in 0.9 ** np.arange(20):  # the full step's true KL often exceeds the bound slightly
             vector_to_parameters(theta + fraction * full_step, parameters)
             kl, gain = mean_kl(old, obs), surrogate() - advantages.mean()
             if kl <= max_kl and gain > 0:
@@ -390,7 +390,7 @@ class Actor:
         return [x for env_returns in returns for x in env_returns[:num_episodes]]
 
 
-# --- processes: the first one learns, all of them play ----------------------------------------
+# --- processes: the first one learns, all of them act -----------------------------------------
 
 
 def worker(args: Args, rank: int, store: str):
