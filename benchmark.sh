@@ -141,8 +141,8 @@ trpo-actors-16  | 1 | 16+ | python algos/trpo_parallel.py $actors --num-actors 1
 [random_search]
 
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
-random-v0 | 1-5 | 1 | python algos/random_search.py --num-runs 40000 --num-envs 4000
-random-v1 | 1-5 | 1 | python algos/random_search.py --num-runs 20000 --num-envs 2000 --max-episode-steps 500 --solved-return 500
+random-v0 | 1-5 | 1 | python algos/random_search.py
+random-v1 | 1-5 | 1 | python algos/random_search.py --max-episode-steps 500
 
 # the reference: the fraction of a million random weight vectors that reach the limit, in an independent simulation
 random-weights | 1-2 | 1 | python benchmarks/random_weights.py
@@ -156,7 +156,7 @@ hill-episodes-5    | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --epi
 hill-noise-{0.3,3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 --noise {0.3,3}
 
 # beside them, the post's policy gradient
-hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100 --num-envs 100
+hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100
 
 # the return over one weight, where a trial is stuck
 hill-plateau       | 1 | 1 | python benchmarks/plateau.py
@@ -454,7 +454,7 @@ draw-color-{base,z,steps,long}  | 1 | 1 | $emoji gen/draw_color.py $cartoons --l
 # CIFAR-10 with both backward passes, as far as a CPU gets in minutes; then the paper's 80,000 updates, for a GPU
 revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py $revnet --augment --updates 250 --log-every 25 --eval-images 1000 {,--store-activations}
 revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py $revnet --augment --updates 80000 --log-every 500 {,--store-activations}
-revnet-{110,164}-long     | 1   | 8+ | python gen/revnet.py $revnet --augment --updates 80000 --log-every 500 --filters 32 32 64 128 --blocks 9 9 9 {,--bottleneck}
+revnet-110-long           | 1   | 8+ | python gen/revnet.py $revnet --augment --updates 80000 --log-every 500 --filters 32 32 64 128 --blocks 9 9 9
 
 # CPU seconds of an update; bytes stored for the backward pass, over the number of blocks
 revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py $revnet --updates 15 --log-every 5 --eval-images 100 {,--store-activations}

@@ -1,8 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium[classic-control]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["gymnasium[classic-control]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """Hill climbing in weight space: add noise to the weights of a linear policy, keep it if the return improves.
 
@@ -20,10 +18,9 @@ A trial is the loop of the post (Kevin Frans 2016, "Simple reinforcement learnin
         if episodic_return == 200:
             break
 
-Most trials get stuck: where the pole falls at once whatever the noise, no candidate is better. The post proposes two
-remedies: noise that grows with every failure (--noise-growth) and several episodes per candidate, whose returns are
-added up (--episodes-per-update). Many independent trials run side by side in Gymnasium's vectorized CartPole, which
-gives the fraction that is solved a standard error. The work is numpy on the host: there is no --cuda.
+Most trials get stuck where the pole falls at once whatever the noise. The post proposes two remedies: noise that grows
+with every failure (--noise-growth) and several episodes per candidate, whose returns are added up
+(--episodes-per-update). Many independent trials run side by side; there is no --cuda.
 
 Difference from the post: the loop printed there compares a variable that stays 0 and would accept nothing.
 """
@@ -62,9 +59,7 @@ class Args:
     env_id: str = "CartPole-v1"
     """Gymnasium environment with flat observations and two actions"""
     max_episode_steps: PositiveInt = 200
-    """time limit of an episode"""
-    solved_return: float = 200.0
-    """return of an episode that ends a trial"""
+    """time limit of an episode, and the return that solves the task"""
     num_runs: PositiveInt = 1000
     """independent trials"""
     num_envs: PositiveInt = 1000
@@ -110,7 +105,7 @@ def search(envs: gym.vector.VectorEnv, args: Args, rng: np.random.Generator) -> 
         i = np.flatnonzero(over)  # an episode of each of these trials is over
         episodes[i] += 1
         total[i] += returns[i]
-        solved = returns[i] >= args.solved_return
+        solved = returns[i] >= args.max_episode_steps
         judged = solved | (episodes[i] % args.episodes_per_update == 0)  # after the last episode of a candidate
         accepted = judged & (solved | (total[i] > best[i]))
         accept, reject = i[accepted], i[judged & ~accepted]
@@ -144,12 +139,6 @@ def evaluate(envs: gym.vector.VectorEnv, weights: np.ndarray, seed: int) -> np.n
     return returns
 
 
-def mean_and_error(x: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean of independent samples [n] and its standard error; None where there are too few."""
-    mean = float(x.mean()) if len(x) else None
-    return mean, float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else None
-
-
 # --- a run -----------------------------------------------------------------------------------
 
 
@@ -158,8 +147,8 @@ def make_envs(args: Args) -> gym.vector.VectorEnv:
         envs = gym.make_vec(args.env_id, num_envs=args.num_envs, max_episode_steps=args.max_episode_steps)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
-    obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1 or action_space != gym.spaces.Discrete(2):
+    obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
+    if len(obs_shape or ()) != 1 or action_space != gym.spaces.Discrete(2):
         raise UsageError(f"--env-id {args.env_id}: needs flat observations and two actions")
     return envs
 
@@ -170,27 +159,26 @@ def train(args: Args) -> dict:
     run, start = Run(args, args.env_id), time.perf_counter()
     episodes, solved, weights, steps = search(envs, args, rng)
     sps = steps / (time.perf_counter() - start)
-
     found = np.resize(weights[solved], (args.num_envs, weights.shape[1]))  # zeros if no trial was solved
-    mean, error = mean_and_error(episodes[solved])
+    returns = evaluate(envs, found, int(rng.integers(2**31)))
+
+    some = solved.sum() > 1  # enough for a standard error
     summary = {
-        "charts/episodes_to_solve": mean,
-        "charts/episodes_to_solve_se": error,
-        "charts/episodes_to_solve_median": np.median(episodes[solved]) if solved.any() else None,
+        "charts/episodes_to_solve": episodes[solved].mean() if some else None,
+        "charts/episodes_to_solve_se": episodes[solved].std(ddof=1) / math.sqrt(solved.sum()) if some else None,
+        "charts/episodes_to_solve_median": np.median(episodes[solved]) if some else None,
         "charts/steps_per_trial": steps / args.num_runs,
         "charts/SPS": sps,
-        "eval/episodic_return": evaluate(envs, found, int(rng.integers(2**31))).mean(),
+        "eval/episodic_return": returns.mean(),
     }
     for k in np.unique(np.geomspace(1, episodes.max(), 200).round().astype(int)):
-        share, share_error = mean_and_error(solved & (episodes <= k))  # solved within k episodes
-        row = {"global_step": k, "charts/share_solved": share, "charts/share_solved_se": share_error}
+        row = {"global_step": k, "charts/share_solved": (solved & (episodes <= k)).mean()}
         row |= summary if k == episodes.max() else dict.fromkeys(summary)
         run.log(row)
     np.save(run.dir / "weights.npy", weights)
     save_curve(run, "charts/share_solved", xlabel="episodes")
     run.close("curve.png")
-    print(f"{share:.1%} of {args.num_runs:,} trials solved, after {mean or math.nan:.2f} episodes on average; ", end="")
-    print(f"return {row['eval/episodic_return']:.1f} of the weights found, in new episodes: {run.dir}")
+    print(f"{solved.mean():.1%} of the trials solved, return {returns.mean():.1f} in new episodes: {run.dir}")
     return row
 
 

@@ -1,13 +1,11 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium[classic-control]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["gymnasium[classic-control]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """Random search in weight space: draw the weights of a linear policy until an episode solves the task.
 
     python algos/random_search.py
-    python algos/random_search.py --max-episode-steps 500 --solved-return 500
+    python algos/random_search.py --max-episode-steps 500
 
 A trial is the loop of the post (Kevin Frans 2016, "Simple reinforcement learning methods to learn CartPole"):
 
@@ -16,9 +14,8 @@ A trial is the loop of the post (Kevin Frans 2016, "Simple reinforcement learnin
         if run_episode(weights) == 200:
             break
 
-Nothing is learned from a failure, so the number of episodes has a geometric distribution. Many independent trials run
-side by side in Gymnasium's vectorized CartPole, which gives their mean a standard error. CartPole-v0, which the post
-plays, is CartPole-v1 with --max-episode-steps 200. The work is numpy on the host: there is no --cuda.
+Many independent trials run side by side in Gymnasium's vectorized CartPole. With 200 steps CartPole-v1 is CartPole-v0,
+which the post plays. The work is numpy on the host: there is no --cuda.
 """
 
 import csv
@@ -55,13 +52,9 @@ class Args:
     env_id: str = "CartPole-v1"
     """Gymnasium environment with flat observations and two actions"""
     max_episode_steps: PositiveInt = 200
-    """time limit of an episode"""
-    solved_return: float = 200.0
-    """return of an episode that ends a trial"""
+    """time limit of an episode, and the return that solves the task"""
     num_runs: PositiveInt = 10_000
     """independent trials"""
-    num_envs: PositiveInt = 1000
-    """trials that run side by side"""
     max_episodes: PositiveInt = 1000
     """episodes after which a trial is given up"""
 
@@ -75,36 +68,26 @@ def act(weights: np.ndarray, obs: np.ndarray) -> np.ndarray:
 
 
 def search(envs: gym.vector.VectorEnv, args: Args, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """All trials: episodes [num_runs], whether they were solved [num_runs], the last weights [num_runs, obs], steps.
-
-    Each environment plays one trial at a time, and then the next one that has not been started.
-    """
-    shape = envs.num_envs, envs.single_observation_space.shape[0]
-    trials, num_started, finished, steps = np.arange(shape[0]), shape[0], [], 0
-    episodes, returns, over = np.zeros(shape[0], int), np.zeros(shape[0]), np.zeros(shape[0], bool)
-    weights = rng.uniform(-1, 1, shape)
+    """One trial per environment: its episodes [n], whether it was solved [n], its last weights [n, obs]; all steps."""
+    n, obs_dim = envs.num_envs, envs.single_observation_space.shape[0]
+    weights, episodes, returns, steps = rng.uniform(-1, 1, (n, obs_dim)), np.zeros(n, int), np.zeros(n), 0
+    solved, over, running = np.zeros(n, bool), np.zeros(n, bool), np.ones(n, bool)
     obs, _ = envs.reset(seed=int(rng.integers(2**31)))
-    bar = tqdm(total=args.num_runs, unit="trial", disable=None)
-    while trials.min() < args.num_runs:
-        steps += int(((trials < args.num_runs) & ~over).sum())
-        obs, rewards, terminations, truncations, _ = envs.step(act(weights, obs))
-        returns = np.where(over, 0, returns + rewards)  # the step after an end resets: it is no transition
-        over = terminations | truncations
+    with tqdm(total=n, unit="trial", disable=None) as bar:
+        while running.any():
+            steps += int((running & ~over).sum())
+            obs, rewards, terminations, truncations, _ = envs.step(act(weights, obs))
+            returns = np.where(over, 0, returns + rewards)  # the step after an end resets: it is no transition
+            over = terminations | truncations
 
-        i = np.flatnonzero(over)
-        episodes[i] += 1
-        solved = returns[i] >= args.solved_return
-        ended = solved | (episodes[i] == args.max_episodes)
-        j = i[ended]
-        finished.append((trials[j], episodes[j], solved[ended], weights[j]))
-        weights[i] = rng.uniform(-1, 1, (len(i), shape[1]))
-        trials[j] = np.arange(num_started, num_started + len(j))
-        num_started, episodes[j] = num_started + len(j), 0
-        bar.update(min(len(j), bar.total - bar.n))
-    bar.close()
-    trials, *results = (np.concatenate(column) for column in zip(*finished, strict=True))
-    first = trials.argsort()[: args.num_runs]  # the others were started while the last of these went on
-    return *(result[first] for result in results), steps
+            ended = over & running
+            episodes += ended
+            solved |= ended & (returns >= args.max_episode_steps)
+            running &= ~solved & (episodes < args.max_episodes)
+            again = ended & running
+            weights[again] = rng.uniform(-1, 1, (again.sum(), obs_dim))
+            bar.update(int((ended & ~running).sum()))
+    return episodes, solved, weights, steps
 
 
 def evaluate(envs: gym.vector.VectorEnv, weights: np.ndarray, seed: int) -> np.ndarray:
@@ -118,38 +101,18 @@ def evaluate(envs: gym.vector.VectorEnv, weights: np.ndarray, seed: int) -> np.n
     return returns
 
 
-def mean_and_error(x: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean of independent samples [n] and its standard error; None where there are too few."""
-    mean = float(x.mean()) if len(x) else None
-    return mean, float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else None
-
-
 # --- a run -----------------------------------------------------------------------------------
 
 
 def make_envs(args: Args) -> gym.vector.VectorEnv:
     try:
-        envs = gym.make_vec(args.env_id, num_envs=args.num_envs, max_episode_steps=args.max_episode_steps)
+        envs = gym.make_vec(args.env_id, num_envs=args.num_runs, max_episode_steps=args.max_episode_steps)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
-    obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1 or action_space != gym.spaces.Discrete(2):
+    obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
+    if len(obs_shape or ()) != 1 or action_space != gym.spaces.Discrete(2):
         raise UsageError(f"--env-id {args.env_id}: needs flat observations and two actions")
     return envs
-
-
-def save_histogram(episodes: np.ndarray, solved: np.ndarray, folder: Path):
-    """Episodes [n] until the trials were solved, beside the geometric distribution of the same mean."""
-    from matplotlib.figure import Figure
-
-    axes, k = Figure(figsize=(6, 4), layout="constrained").subplots(), np.arange(1, np.quantile(episodes, 0.99) + 1)
-    axes.hist(episodes[solved], bins=np.append(k, k[-1] + 1) - 0.5, weights=np.full(solved.sum(), 1 / len(solved)))
-    p = 1 / episodes.mean()
-    axes.plot(k, p * (1 - p) ** (k - 1), label=f"geometric distribution, mean {episodes.mean():.2f}")
-    axes.set(xlabel="episodes until solved", ylabel=f"fraction of {len(solved):,} trials")
-    axes.set_title(folder.name, parse_math=False)
-    axes.legend()
-    axes.figure.savefig(folder / "histogram.png", dpi=120)
 
 
 def train(args: Args) -> dict:
@@ -158,27 +121,26 @@ def train(args: Args) -> dict:
     run, start = Run(args, args.env_id), time.perf_counter()
     episodes, solved, weights, steps = search(envs, args, rng)
     sps = steps / (time.perf_counter() - start)
+    returns = evaluate(envs, weights, int(rng.integers(2**31)))
 
-    found = np.resize(weights[solved], (args.num_envs, weights.shape[1]))  # zeros if no trial was solved
-    mean, error = mean_and_error(episodes[solved])
+    some = solved.sum() > 1  # enough for a standard error
     summary = {
-        "charts/episodes_to_solve": mean,
-        "charts/episodes_to_solve_se": error,
-        "charts/episodes_to_solve_median": np.median(episodes[solved]) if solved.any() else None,
+        "charts/episodes_to_solve": episodes[solved].mean() if some else None,
+        "charts/episodes_to_solve_se": episodes[solved].std(ddof=1) / math.sqrt(solved.sum()) if some else None,
+        "charts/episodes_to_solve_median": np.median(episodes[solved]) if some else None,
         "charts/steps_per_trial": steps / args.num_runs,
         "charts/SPS": sps,
-        "eval/episodic_return": evaluate(envs, found, int(rng.integers(2**31))).mean(),
+        "eval/episodic_return": returns[solved].mean() if some else None,  # of the weights found, in new episodes
     }
-    for k in np.unique(np.geomspace(1, episodes.max(), 200).round().astype(int)):
-        share, share_error = mean_and_error(solved & (episodes <= k))  # solved within k episodes
-        row = {"global_step": k, "charts/share_solved": share, "charts/share_solved_se": share_error}
+    for k in range(1, episodes.max() + 1):
+        row = {"global_step": k, "charts/share_solved": (solved & (episodes <= k)).mean()}
         row |= summary if k == episodes.max() else dict.fromkeys(summary)
         run.log(row)
     np.save(run.dir / "weights.npy", weights)
-    save_histogram(episodes, solved, run.dir)
-    run.close("histogram.png")
-    print(f"{share:.1%} of {args.num_runs:,} trials solved, after {mean or math.nan:.2f} episodes on average; ", end="")
-    print(f"return {row['eval/episodic_return']:.1f} of the weights found, in new episodes: {run.dir}")
+    save_curve(run, "charts/share_solved", xlabel="episodes")
+    run.close("curve.png")
+    result = f"{solved.mean():.1%} of the trials solved, {episodes.mean():.2f} episodes on average"
+    print(f"{result}, return {returns.mean():.1f} in new ones: {run.dir}")
     return row
 
 
@@ -230,6 +192,17 @@ class Run:
         if self.wandb:
             self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
             self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 20 else "")
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.set_title(run.dir.name, parse_math=False)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from algos.hill_climbing import Args, evaluate, make_envs, mean_and_error, search
+from algos.hill_climbing import Args, evaluate, make_envs, search
 
 VALUES = np.linspace(-2, 2, 100)
 AT_ONCE = 12  # steps in which the pole falls if it is always pushed to the same side
@@ -44,7 +44,7 @@ def main():
         for k, x in enumerate(returns):
             j, value = divmod(k, 100)
             shares = [1 - solved.mean(), fallen.mean()]
-            writer.writerow([k, j, VALUES[value], stuck[j], *mean_and_error(x), *shares])
+            writer.writerow([k, j, VALUES[value], stuck[j], x.mean(), x.std(ddof=1) / 20**0.5, *shares])
 
 
 if __name__ == "__main__":

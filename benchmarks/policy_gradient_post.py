@@ -92,7 +92,7 @@ def search(envs: gym.vector.VectorEnv, args, rng: np.random.Generator) -> tuple:
         optimizer.step()
         episodes[i] += 1
         steps += int(batch[3].sum())
-        solved[i] = batch[2].sum(1)[i].numpy() >= args.solved_return
+        solved[i] = batch[2].sum(1)[i].numpy() >= args.max_episode_steps
     return episodes, solved, weights, steps
 
 
@@ -102,4 +102,4 @@ def main(args: random_search.Args):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(random_search.Args, description=__doc__, default=random_search.Args(num_runs=100, num_envs=100)))
+    main(tyro.cli(random_search.Args, description=__doc__, default=random_search.Args(num_runs=100)))

@@ -65,12 +65,12 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-dir", type=Path, required=True)
     args = parser.parse_args()
-    flags = {"env_id": register(args.num_inputs), "num_runs": args.num_runs, "num_envs": args.num_runs}
-    flags |= {"seed": args.seed, "run_dir": args.run_dir}
+    flags = {"env_id": register(args.num_inputs), "num_runs": args.num_runs, "seed": args.seed}
+    flags["run_dir"] = args.run_dir
     if args.method == "random":
         random_search.train(random_search.Args(**flags))
     elif args.method == "growth":
-        hill_climbing.train(hill_climbing.Args(**flags, noise_growth=0.01))
+        hill_climbing.train(hill_climbing.Args(**flags, num_envs=args.num_runs, noise_growth=0.01))
     else:
         policy_gradient_post.main(random_search.Args(**flags))
 

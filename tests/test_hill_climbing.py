@@ -51,7 +51,7 @@ def test_a_trial_is_the_posts_loop(std, episodes_per_update, noise_growth, monke
     envs = Hill(30, std)
     monkeypatch.setattr(hill_climbing, "act", envs.act)
     flags = {"noise": 0.2, "noise_growth": noise_growth, "episodes_per_update": episodes_per_update}
-    args = Args(num_runs=70, num_envs=30, max_episodes=60, solved_return=49, **flags)
+    args = Args(num_runs=70, num_envs=30, max_episodes=60, max_episode_steps=49, **flags)
     episodes, solved, weights, _ = search(envs, args, np.random.default_rng(0))
     furthest = 0
     for i in range(30):  # the first trial of each environment
@@ -79,7 +79,7 @@ def test_a_trial_is_the_posts_loop(std, episodes_per_update, noise_growth, monke
 def test_the_first_candidate_of_each_trial_is_its_start_and_noise(monkeypatch):
     envs = Hill(500, 0)
     monkeypatch.setattr(hill_climbing, "act", envs.act)
-    args = Args(num_runs=2000, num_envs=500, max_episodes=1, noise=0.5, solved_return=100)
+    args = Args(num_runs=2000, num_envs=500, max_episodes=1, noise=0.5, max_episode_steps=100)
     _, _, weights, steps = search(envs, args, np.random.default_rng(0))
     assert 1.2 < abs(weights).max() <= 1.5 and weights.var(axis=0) == pytest.approx(1 / 3 + 0.25 / 3, abs=0.04)
     assert abs(steps / 2000 - 1 / 0.6) < 0.1  # resets are not counted
@@ -117,7 +117,10 @@ def test_the_seed_decides_every_number_and_a_run_leaves_its_folder(tmp_path):
     assert a == b != c and a[-1]["global_step"] == "20"
     shares = [float(row["charts/share_solved"]) for row in a]
     assert shares[0] > 0 and shares == sorted(shares) and shares[-1] < 0.6
-    assert float(a[-1]["charts/share_solved_se"]) == pytest.approx(math.sqrt(shares[-1] * (1 - shares[-1]) / 49))
+    solved = np.diff(np.round(50 * np.array(shares)), prepend=0).astype(int)  # trials by their episodes
+    took = np.repeat([int(row["global_step"]) for row in a], solved)
+    assert float(a[-1]["charts/episodes_to_solve"]) == pytest.approx(took.mean())
+    assert float(a[-1]["charts/episodes_to_solve_se"]) == pytest.approx(took.std(ddof=1) / len(took) ** 0.5)
     assert 80 < float(a[-1]["eval/episodic_return"]) <= 200
     names = {"args.json", "metrics.csv", "weights.npy", "curve.png"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == names
@@ -160,7 +163,7 @@ def test_the_posts_policy_gradient():
 
 
 def test_the_policy_gradient_improves_on_a_wide_pole():
-    args = Args(env_id=register(6), max_episode_steps=60, solved_return=60, num_runs=10, num_envs=10, max_episodes=100)
+    args = Args(env_id=register(6), max_episode_steps=60, num_runs=10, num_envs=10, max_episodes=100)
     episodes, solved, weights, steps = policy_gradient(make_envs(args), args, np.random.default_rng(0))
     assert weights.shape == (10, 6) and solved.mean() > 0.7 and (episodes[~solved] == 100).all()
     assert 15 < steps / episodes.sum() < 60

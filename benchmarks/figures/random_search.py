@@ -12,7 +12,7 @@ from benchmarks.plot import BLUE, PUBLISHED, VERMILLION, Result, Results, machin
 SHARE, MEAN, MEDIAN = "charts/share_solved", "charts/episodes_to_solve", "charts/episodes_to_solve_median"
 STEPS, FOUND = "charts/steps_per_trial", "eval/episodic_return"
 REFERENCE = ["mean/200", "mean/200_se", "mean/500", "mean/500_se"]
-COLUMNS = ["global_step", SHARE, f"{SHARE}_se", MEAN, f"{MEAN}_se", MEDIAN, STEPS, FOUND, "charts/SPS", *REFERENCE]
+COLUMNS = ["global_step", SHARE, MEAN, f"{MEAN}_se", MEDIAN, STEPS, FOUND, "charts/SPS", *REFERENCE]
 LIMITS = {"random-v0": 200, "random-v1": 500}
 
 
@@ -22,8 +22,9 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
 
 def trials(result: Result) -> int:
     """Number of independent trials of a run, from its command."""
-    found = re.search(r"--num-runs (\d+)", result.summary["command"])
-    return int(found[1]) if found else 60  # of benchmarks/wide_cartpole.py
+    command = result.summary["command"]
+    found = re.search(r"--num-runs (\d+)", command)
+    return int(found[1]) if found else 60 if "wide_cartpole" in command else 10_000
 
 
 def pooled(seeds: list[Result], column: str) -> tuple[float, float]:
