@@ -213,13 +213,14 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
     try:
         env_fns = [partial(make, i) for i in range(num_envs)]
         envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
-        if args.capture_video:
+        if args.capture_video and not video_folder:
             envs.reset()
             envs.envs[0].render()  # fails now and not after the training
     except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
-    shapes = [space.shape for space in (envs.single_observation_space, envs.single_action_space)]
-    if len(shapes[0] or ()) != 1 or not (isinstance(envs.single_action_space, Discrete) or len(shapes[1] or ()) == 1):
+    obs_space, action_space = envs.single_observation_space, envs.single_action_space
+    flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
+    if not flat[0] or not (flat[1] or isinstance(action_space, Discrete)):
         raise UsageError(f"--env-id {args.env_id}: needs flat observations, and discrete or flat continuous actions")
     return envs
 

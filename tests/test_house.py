@@ -291,7 +291,7 @@ def markdown_commands(text: str) -> list[str]:
 def test_a_call_that_does_not_parse_is_noticed(capsys):
     wrong = [f"python {SCRIPTS[0]} --no-such-flag", f"uv run {SCRIPTS[0]} --seed one", "python algos/nowhere.py"]
     assert len(complaints(wrong, capsys)) == 3
-    assert complaints([f"python {script} --seed 2 && ls" for script in SCRIPTS], capsys) == []
+    assert complaints([f"python {script} --seed 2 && ls" for script in TRAININGS], capsys) == []
 
 
 PAGES = [str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *ROOT.glob("results/**/*.md")]]

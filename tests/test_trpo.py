@@ -280,3 +280,12 @@ def test_what_cannot_work_is_refused_before_anything_is_written(args, complaint,
         train(Args(**args, run_dir=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     assert issubclass(UsageError, ValueError)
+
+
+def test_the_video_holds_the_whole_first_episode_of_the_evaluation(tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    flags = {"num_envs": 2, "num_steps": 32, "total_timesteps": 64, "capture_video": True}
+    train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", **flags))
+    (video,) = (tmp_path / "run" / "videos").glob("*.mp4")
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    assert frames >= 8  # no policy loses the pole sooner
