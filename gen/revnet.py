@@ -20,8 +20,8 @@ the price of one more forward pass; a block that halves or widens the image is n
 The sums are float32 also with --bf16: a sum in bfloat16 loses what the inverse needs.
 
 Gomez, Ren, Urtasun & Grosse 2017, "The reversible residual network: backpropagation without storing activations"
-(arXiv 1707.04585), algorithm 1; sizes and recipe of its code, renmengye/revnet-public: RevNet-38 is the default,
-RevNet-110 has --blocks 9 9 9 --filters 32 32 64 128, RevNet-164 --bottleneck in addition.
+(arXiv 1707.04585), algorithm 1; sizes and training schedule of its code, renmengye/revnet-public: RevNet-38 is the
+default, RevNet-110 has --blocks 9 9 9 --filters 32 32 64 128.
 Differences: 1. Each F begins with batch normalization, also the first. 2. Images are standardized by channel. 3. The
 learning rate falls to a tenth after half of the updates and again after three quarters.
 """
@@ -36,13 +36,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -84,17 +84,13 @@ class Args:
     batch_size: PositiveInt = 50
     """images per update"""
     learning_rate: PositiveFloat = 0.1
-    """SGD's learning rate"""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD's momentum"""
+    """learning rate of SGD with momentum 0.9"""
     weight_decay: NonNegativeFloat = 2e-4
     """weight decay of convolutions and of the last layer"""
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 3, 3)
-    """blocks of each stage, of four layers each (six with --bottleneck)"""
+    """blocks of each stage, of four layers each"""
     filters: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (32, 32, 64, 112)
-    """channels of the first convolution and of each stage, four times as many there with --bottleneck"""
-    bottleneck: bool = False
-    """F and G have three convolutions, the middle one with a quarter of the channels"""
+    """channels of the first convolution and of each stage"""
     store_activations: bool = False
     """the same network with PyTorch's own backward pass, to compare"""
     log_every: PositiveInt = 30
@@ -106,36 +102,27 @@ class Args:
 # --- the model -------------------------------------------------------------------------------
 
 
-def residual(c_in: int, c_out: int, stride: int, bottleneck: bool) -> nn.Sequential:
-    """F or G: batch normalization, ReLU and a convolution, two or three times."""
-    sizes = [c_in, c_out // 4, c_out // 4, c_out] if bottleneck else [c_in, c_out, c_out]
-    kernels, layers = [1, 3, 1] if bottleneck else [3, 3], []
-    for before, after, kernel in zip(sizes, sizes[1:], kernels, strict=False):
-        conv = nn.Conv2d(before, after, kernel, 1 if layers else stride, kernel // 2, bias=False)
-        layers += [nn.BatchNorm2d(before), nn.ReLU(), conv]
-    return nn.Sequential(*layers)
+def residual(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+    """F or G: batch normalization, ReLU and a convolution, twice."""
+    return nn.Sequential(
+        *(nn.BatchNorm2d(c_in), nn.ReLU(), nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)),
+        *(nn.BatchNorm2d(c_out), nn.ReLU(), nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)),
+    )
 
 
 class Block(nn.Module):
     """Two halves [n, c_in, h, w] -> [n, c_out, h / stride, w / stride]; reversible if these are the same."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, bottleneck: bool):
+    def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
-        self.f, self.g = residual(c_in, c_out, stride, bottleneck), residual(c_out, c_out, 1, bottleneck)
-        self.reversible = stride == 1 and c_in == c_out
-        new = c_out - c_in
-        for name in ("shortcut1", "shortcut2"):
-            if self.reversible:
-                self.add_module(name, nn.Identity())
-            elif bottleneck:
-                self.add_module(name, nn.Conv2d(c_in, c_out, 1, stride, bias=False))
-            else:  # the mean of each square, and zeros in the new channels
-                pad = nn.ConstantPad3d((0, 0, 0, 0, new // 2, new - new // 2), 0.0)
-                self.add_module(name, nn.Sequential(nn.AvgPool2d(stride), pad))
+        self.f, self.g = residual(c_in, c_out, stride), residual(c_out, c_out, 1)
+        self.reversible, new = stride == 1 and c_in == c_out, c_out - c_in
+        pad = nn.ConstantPad3d((0, 0, 0, 0, new // 2, new - new // 2), 0.0)  # zeros in the new channels
+        self.shortcut = nn.Identity() if self.reversible else nn.Sequential(nn.AvgPool2d(stride), pad)
 
     def forward(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y1 = self.shortcut1(x1).to(x1.dtype) + self.f(x2)  # autocast would add convolutions in bfloat16
-        return y1, self.shortcut2(x2).to(x2.dtype) + self.g(y1)
+        y1 = self.shortcut(x1) + self.f(x2)
+        return y1, self.shortcut(x2) + self.g(y1)
 
     def inverse(self, y1: torch.Tensor, y2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x2 = y2 - self.g(y1)
@@ -216,16 +203,15 @@ class Stage(nn.Module):
 class RevNet(nn.Module):
     """Images [n, c, h, w] -> logits [n, 10]."""
 
-    def __init__(self, colours: int, blocks: tuple, filters: tuple, bottleneck: bool, store_activations: bool = False):
+    def __init__(self, colours: int, blocks: tuple, filters: tuple, store_activations: bool = False):
         super().__init__()
-        channels = [filters[0], *(4 * n if bottleneck else n for n in filters[1:])]
         self.stem, self.stages = nn.Conv2d(colours, filters[0], 3, padding=1, bias=False), nn.ModuleList()
-        for i, (before, after) in enumerate(pairwise(channels)):
-            first = Block(before // 2, after // 2, 2 if i else 1, bottleneck)
-            later = [Block(after // 2, after // 2, 1, bottleneck) for _ in range(blocks[i] - 1)]
+        for i, (before, after) in enumerate(pairwise(filters)):
+            first = Block(before // 2, after // 2, 2 if i else 1)
+            later = [Block(after // 2, after // 2, 1) for _ in range(blocks[i] - 1)]
             self.stages.append(Stage([first, *later], store_activations))
-        self.head = nn.Sequential(nn.BatchNorm2d(channels[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head.append(nn.Linear(channels[-1], 10))
+        self.head = nn.Sequential(nn.BatchNorm2d(filters[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head.append(nn.Linear(filters[-1], 10))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -341,8 +327,8 @@ def train(args: Args) -> dict:
     torch.set_num_threads(args.torch_threads)
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    if any(n % 8 for n in args.filters) or list(args.filters) != sorted(args.filters):
-        raise UsageError(f"--filters {args.filters}: must be multiples of 8, none smaller than the one before")
+    if any(n % 2 for n in args.filters) or list(args.filters) != sorted(args.filters):
+        raise UsageError(f"--filters {args.filters}: must be even, none smaller than the one before")
     images, labels, test_images, test_labels = load_data(args)
     if args.batch_size > len(images):
         raise UsageError(f"--batch-size {args.batch_size}: there are only {len(images)} training images")
@@ -350,11 +336,11 @@ def train(args: Args) -> dict:
     mean, std = pixels.mean(dim=1).view(-1, 1, 1), pixels.std(dim=1).view(-1, 1, 1)
     test = ((test_images[: args.eval_images] / 255 - mean) / std).to(device)
     test_labels = test_labels[: args.eval_images].to(device)
-    model = RevNet(images.shape[1], args.blocks, args.filters, args.bottleneck, args.store_activations).to(device)
+    model = RevNet(images.shape[1], args.blocks, args.filters, args.store_activations).to(device)
     decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     rest = [parameter for parameter in model.parameters() if parameter.dim() == 1]
     groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": rest}]
-    optimizer = torch.optim.SGD(groups, lr=args.learning_rate, momentum=args.momentum)
+    optimizer = torch.optim.SGD(groups, lr=args.learning_rate, momentum=0.9)
     steps = [args.updates // 2, args.updates * 3 // 4]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, gamma=0.1)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
