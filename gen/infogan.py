@@ -2,16 +2,16 @@
 # requires-python = ">=3.11"
 # dependencies = ["numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
-"""InfoGAN: a GAN whose generator also gets codes, rewarded when its images tell which codes they were made from.
+"""InfoGAN: a GAN that learns latent codes without labels, by maximizing the mutual information of code and image.
 
     python gen/infogan.py
     python gen/infogan.py --dataset mnist --updates 13000 --log-every 650 --continuous-codes 2 --bf16
 
-A part c of the generator's input is to be recovered from the image by a network Q, which shares the discriminator's
-layers. G and Q both minimize -log Q(c|G(z, c)); the entropy of c minus it is a lower bound of the mutual information of
-code and image. No label is used in training. On MNIST the ten values of the categorical code become the ten digits:
-eval/code_error is the error of Q as a classifier of test images, where each code stands for the digit that most
-training images assigned to it show. A run leaves codes.png (a code in each column, the same noise in each row), and
+A network Q, which shares the discriminator's layers, infers the code c in the generator's input from the image. G and Q
+both minimize -log Q(c|G(z, c)); the entropy of c minus it is a lower bound of the mutual information of code and image.
+On MNIST the ten values of the categorical code become the ten digits: eval/code_error is the error of Q as a classifier
+of test images, where each code stands for the digit that most training images assigned to it show; labels are used for
+that alone. A run leaves codes.png (a code in each column, the same noise in each row), and
 sweep.png (a continuous code from -1 to 1 in each row).
 
 Chen et al. 2016, "InfoGAN" (arXiv 1606.03657): equation 6 and appendix C.1, whose published error is 5 %.
@@ -142,7 +142,7 @@ def discriminator_loss(on_real: torch.Tensor, on_fake: torch.Tensor) -> torch.Te
 
 
 def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
-    """-log D(G(z)): non-saturating, its gradient is largest while D is sure."""
+    """-log D(G(z)), the non-saturating loss: its gradient is largest while D rejects the image."""
     return F.softplus(-on_fake).mean()
 
 
@@ -217,12 +217,12 @@ def code_error(discriminator: Discriminator, data: list[torch.Tensor], codes: in
     for images in (data[0][:10_000], data[2]):
         parts = [discriminator(part.float() / 127.5 - 1)[1] for part in images.tensor_split(-(-len(images) // 1000))]
         found.append(torch.cat(parts)[:, :codes].argmax(1))
-    counts = F.one_hot(found[0], codes).T @ F.one_hot(labels[0], 10)  # [code, digit]
+    counts = F.one_hot(found[0], codes).T.float() @ F.one_hot(labels[0], 10).float()  # [code, digit]
     return (counts.argmax(1)[found[1]] != labels[1]).float().mean().item()
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, c, h, w] in [0, 1] as a grid of so many columns."""
+    """Images [n, c, h, w] in [0, 1] as a grid."""
     from PIL import Image
 
     rows = F.pad(images, (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))
@@ -283,7 +283,7 @@ def train(args: Args) -> dict:
                 "global_step": update,
                 "losses/discriminator": loss_d,
                 "losses/generator": loss_g,
-                "losses/information": math.log(args.codes) - nll,  # nats of the categorical code told by an image
+                "losses/information": math.log(args.codes) - nll,  # a lower bound of I(c; x) in nats, c categorical
                 "charts/SPS": count * args.batch_size / seconds,
                 "eval/code_error": code_error(discriminator, data, args.codes),
             }
@@ -302,7 +302,7 @@ def train(args: Args) -> dict:
         values[:, dimension] = torch.linspace(-1, 1, 10, device=device)
     save_grid(sample(generator, sweep.flatten(0, 1)), 10, run.dir / "sweep.png")
     run.close("codes.png", "sweep.png")
-    told = f"{row['losses/information']:.2f} of {math.log(args.codes):.2f} nats of the code told by an image"
+    told = f"mutual information at least {row['losses/information']:.2f} of {math.log(args.codes):.2f} nats"
     print(f"code error {row['eval/code_error']:.1%} on test images, {told}, after {args.updates} updates: {run.dir}")
     return row
 
