@@ -9,7 +9,7 @@
 
 It serves http://localhost:PORT to this machine only. Upload a photograph, a drawing or line art: lines are found as in
 training. Strokes on white paper become the hint as in colorizer.py's evaluation: blurred and, if the model was trained
-with holes, faded towards white. The page starts with a circle.
+with holes, faded towards white. The page starts with a circle. The network runs on the CPU.
 
 Frans 2017, the post on deepcolor (kvfrans.com), whose page this one follows.
 Isola et al. 2017, "Image-to-image translation with conditional adversarial networks" (arXiv 1611.07004).

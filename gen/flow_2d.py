@@ -8,8 +8,8 @@
     python gen/flow_2d.py --dataset rings --couplings 24 --batch-size 1000 --max-grad-norm 5 --updates 3000
 
 A coupling keeps one coordinate, and a small network of it scales and shifts the other; the coordinates take turns. The
-sources are mixtures of round Gaussians along a curve. The mean of log q(x) - log p(x) over new points x of the source q
-estimates the KL divergence from the flow p to it: 0 only for the source itself. A flow is a homeomorphism and cannot
+sources are mixtures of isotropic Gaussians along a curve. The mean of log q(x) - log p(x) over test points of q, the
+source, estimates KL(q || p), p the flow's density: 0 only if both are the same. A flow is a homeomorphism and cannot
 change topology: thin filaments connect the modes of separate Gaussians, and rings keep a cut.
 
 density.png shows the source and samples, the density, the latents of source points (coloured by their angle), and a

@@ -9,7 +9,7 @@
     python gen/gan.py --dataset folder --data-dir photos --image-size 64 --width 64
 
 The generator G maps noise z to an image, the discriminator D an image to the probability that it is a training image. D
-learns to tell both kinds apart, G to raise D(G(z)). Nothing keeps G from making one image of all noise (collapse):
+learns to tell both kinds apart, G to raise D(G(z)). Nothing keeps G from mapping all z to one image (mode collapse):
 eval/diversity, the distance between generated images divided by that between training images, shows it. A run leaves
 samples.png, interpolation.png and progress.png, the same noise at every row of metrics.csv.
 
@@ -125,7 +125,7 @@ def discriminator_loss(on_real: torch.Tensor, on_fake: torch.Tensor) -> torch.Te
 
 
 def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
-    """-log D(G(z)): non-saturating, its gradient is largest while D is sure."""
+    """-log D(G(z)), the non-saturating loss: its gradient is largest while D rejects the image."""
     return F.softplus(-on_fake.float()).mean()
 
 
@@ -186,13 +186,13 @@ def sample(generator: nn.Module, z: torch.Tensor) -> torch.Tensor:
 
 
 def diversity(images: torch.Tensor) -> float:
-    """Mean distance of each of 500 images [n, c, h, w] to the nearest other one: 0 if all are alike."""
+    """Mean distance of each of 500 images [n, c, h, w] to its nearest neighbour: 0 if all are the same."""
     x = images[:500].flatten(1)
     return torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values.mean().item()
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, c, h, w] in [0, 1] as a grid of so many columns."""
+    """Images [n, c, h, w] in [0, 1] as a grid."""
     from PIL import Image
 
     rows = F.pad(images, (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))

@@ -18,7 +18,7 @@ three losses are computed with the same parameters, and only then all three netw
 L_prior + L_llike, the decoder by gamma L_llike - L_GAN, the discriminator by L_GAN.
 Differences: (1) DCGAN's networks for 28 and 32 pixels, and Adam. (2) The decoder maximizes log D, which does not
 saturate. (3) A feature has the standard deviation --noise-std given the code, where the paper has 1: the more features,
-the less would the prior count. 3 is for digits; for CIFAR-10 0.5, or the code is nearly empty.
+the less the KL term weighs. 3 is for digits; CIFAR-10 needs 0.5, or the posterior nearly collapses.
 """
 
 import csv
@@ -233,7 +233,7 @@ def sharpness(images: torch.Tensor) -> float:
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, c, h, w] in [0, 1] as a grid of so many columns."""
+    """Images [n, c, h, w] in [0, 1] as a grid."""
     from PIL import Image
 
     rows = F.pad(images, (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))
