@@ -16,7 +16,8 @@ The loss is a bound on -log p(x): cross-entropy of the last canvas plus the KL d
 Pixels are binary; whether they are binarized once or for every batch anew changes the number (--binarize).
 
 Gregor et al. 2015, "DRAW: a recurrent neural network for image generation" (arXiv 1502.04623), equations 1 to 29.
-Frans 2016, the post on DRAW (kvfrans.com), whose figure of the attention patches drawing.png reproduces.
+Frans 2016, "What is DRAW" (https://kvfrans.com/what-is-draw-deep-recurrent-attentive-writer/): drawing.png reproduces
+its figure of the attention patches.
 Differences from the paper: 1. The canvas starts at the mean image and the filters overlap at first, see `attention`;
 from zeros, learning takes a thousand updates to start. 2. The learning rate falls linearly to 0. 3. By default it takes
 T = 10 steps and reads 5 x 5 filters (paper: 64, 2 x 2). 4. --binarize static is not Larochelle's set of binary images.

@@ -250,7 +250,8 @@ def train(args: Args) -> dict:
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device) for x in load_images(args))  # your own: uint8 [n, channels, size, size], size 28 or 32
     if len(images) < args.batch_size or len(test) < 30:
-        raise UsageError(f"--batch-size {args.batch_size}: only {len(images)} images, and {len(test)} of 30 for tests")
+        counts = f"{len(images)} training and {len(test)} test images"
+        raise UsageError(f"--batch-size {args.batch_size}: there are only {counts}; at least 30 test images are needed")
     channels, size = images.shape[1:3]
     encoder = Encoder(args.latent_dim, args.width, channels, size)
     decoder = make_decoder(args.latent_dim, args.width, channels, size)
