@@ -90,32 +90,22 @@ def epsilon_greedy(q: np.ndarray, epsilon: np.ndarray | float, rng: np.random.Ge
 DOORS = {0: {0: [(1.0, 0, 1.0, True)], 1: [(0.9, 0, 0.0, True), (0.1, 0, 100.0, True)]}}
 
 
-def transition_table(env_id: str) -> tuple[dict, np.ndarray]:
-    """Gymnasium's P[s][a] = [(probability, next state, reward, terminated), ...] and the start's distribution."""
-    if env_id == "doors":
-        return DOORS, np.ones(1)
-    try:
-        env = gym.make(env_id).unwrapped
-        return env.P, env.initial_state_distrib
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"--env-id {env_id}: {error}") from None
-    except AttributeError:
-        raise UsageError(f"--env-id {env_id}: it has no transition table P; try sarsa_lambda.py") from None
-
-
 class World:
-    """A transition table as arrays."""
+    """Gymnasium's P[s][a] = [(probability, next state, reward, terminated), ...] as arrays."""
 
     def __init__(self, env_id: str):
-        P, starts = transition_table(env_id)
-        self.starts = np.cumsum(starts)
+        P, self.starts = DOORS, np.ones(1)
+        if env_id != "doors":
+            try:
+                env = gym.make(env_id).unwrapped
+                P, self.starts = env.P, np.cumsum(env.initial_state_distrib)
+            except (gym.error.Error, ModuleNotFoundError, AttributeError) as error:
+                raise UsageError(f"--env-id {env_id}: needs a transition table P ({error})") from None
         self.shape = len(P), len(P[0])  # states, actions
         outcomes = [outcome for s in range(len(P)) for a in range(len(P[0])) for outcome in P[s][a]]
         probabilities, next_states, self.rewards, terminations = np.array(outcomes, float).T
         self.next_states, self.terminations = next_states.astype(int), terminations.astype(bool)
-        self.cumulative = probabilities.cumsum().round(
-            9
-        )  # those of the i-th pair (s, a) divide the interval [i, i + 1)
+        self.cumulative = probabilities.cumsum().round(9)  # the i-th pair (s, a) has the interval [i, i + 1)
 
     def reset(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.starts.searchsorted(rng.random(n), side="right")
@@ -150,8 +140,7 @@ def mean_and_error(name: str, x: np.ndarray) -> dict:
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
-    world = World(args.env_id)
-    rng = np.random.default_rng(args.seed)
+    world, rng = World(args.env_id), np.random.default_rng(args.seed)
     q, visits = np.zeros((2, args.num_runs, *world.shape))
     returns, lengths = np.zeros((2, args.num_runs, args.total_episodes))
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0

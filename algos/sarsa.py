@@ -78,13 +78,6 @@ def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> n
     return np.where(rng.random(len(q)) < epsilon, rng.integers(q.shape[1], size=len(q)), greedy)
 
 
-def next_value(q: np.ndarray, actions: np.ndarray, epsilon: float, expected: bool) -> np.ndarray:
-    """Value of the next step [n]: q [n, actions] of the next state, the next actions [n]."""
-    if expected:
-        return (1 - epsilon) * q.max(axis=1) + epsilon * q.mean(axis=1)  # equation 6.9
-    return q[np.arange(len(q)), actions]  # equation 6.7
-
-
 # --- the environment, for all runs at once ---------------------------------------------------
 
 
@@ -95,17 +88,13 @@ class World:
         try:
             env = gym.make(env_id).unwrapped
             P, self.starts = env.P, np.cumsum(env.initial_state_distrib)
-        except (gym.error.Error, ModuleNotFoundError) as error:
-            raise UsageError(f"--env-id {env_id}: {error}") from None
-        except AttributeError:
-            raise UsageError(f"--env-id {env_id}: it has no transition table P; try sarsa_lambda.py") from None
+        except (gym.error.Error, ModuleNotFoundError, AttributeError) as error:
+            raise UsageError(f"--env-id {env_id}: needs a transition table P ({error})") from None
         self.shape = len(P), len(P[0])  # states, actions
         outcomes = [outcome for s in range(len(P)) for a in range(len(P[0])) for outcome in P[s][a]]
         probabilities, next_states, self.rewards, terminations = np.array(outcomes, float).T
         self.next_states, self.terminations = next_states.astype(int), terminations.astype(bool)
-        self.cumulative = probabilities.cumsum().round(
-            9
-        )  # those of the i-th pair (s, a) divide the interval [i, i + 1)
+        self.cumulative = probabilities.cumsum().round(9)  # the i-th pair (s, a) has the interval [i, i + 1)
 
     def reset(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.starts.searchsorted(rng.random(n), side="right")
@@ -140,8 +129,7 @@ def mean_and_error(name: str, x: np.ndarray) -> dict:
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
-    world = World(args.env_id)
-    rng = np.random.default_rng(args.seed)
+    world, rng = World(args.env_id), np.random.default_rng(args.seed)
     q = np.zeros((args.num_runs, *world.shape))
     returns, lengths = np.zeros((2, args.num_runs, args.total_episodes))
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
@@ -154,7 +142,11 @@ def train(args: Args) -> dict:
         next_states, rewards, terminated = world.step(states, actions, rng)
         next_q = q[runs, next_states]
         next_actions = epsilon_greedy(next_q, args.epsilon, rng)
-        target = rewards + args.gamma * ~terminated * next_value(next_q, next_actions, args.epsilon, args.expected)
+        if args.expected:
+            next_value = (1 - args.epsilon) * next_q.max(axis=1) + args.epsilon * next_q.mean(axis=1)  # equation 6.9
+        else:
+            next_value = next_q[np.arange(len(runs)), next_actions]  # equation 6.7
+        target = rewards + args.gamma * ~terminated * next_value
         q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])
         states, actions = next_states, next_actions
 

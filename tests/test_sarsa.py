@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import algos.sarsa
-from algos.sarsa import Args, UsageError, World, epsilon_greedy, evaluate, mean_and_error, next_value, train
+from algos.sarsa import Args, UsageError, World, epsilon_greedy, evaluate, mean_and_error, train
 
 
 def test_epsilon_greedy_breaks_ties_at_random_and_explores_with_probability_epsilon():
@@ -17,13 +17,6 @@ def test_epsilon_greedy_breaks_ties_at_random_and_explores_with_probability_epsi
         shares = np.bincount(epsilon_greedy(q, epsilon, np.random.default_rng(0)), minlength=4) / len(q)
         best, other = (1 - epsilon) / 2 + epsilon / 4, epsilon / 4
         assert shares == pytest.approx([other, best, best, other], abs=0.006)
-
-
-def test_the_next_value_is_a_sample_or_the_mean_under_the_policy():
-    q, actions = np.array([[1.0, 5.0, 2.0], [7.0, 0.0, 2.0]]), np.array([2, 0])
-    assert next_value(q, actions, 0.3, expected=False).tolist() == [2, 7]
-    probabilities = np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])
-    assert next_value(q, actions, 0.3, expected=True) == pytest.approx((probabilities * q).sum(axis=1))
 
 
 @pytest.mark.parametrize("env_id", ["CliffWalking-v1", "FrozenLake-v1"])
