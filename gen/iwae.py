@@ -8,13 +8,13 @@
     python gen/iwae.py --dataset mnist --k 50 --stages 8
 
 With k codes z_1 ... z_k from q(z|x), log 1/k sum_i p(x, z_i) / q(z_i|x) is in expectation a lower bound of log p(x):
-for k = 1 the VAE's, and with k it rises towards log p(x). 5,000 codes are the usual estimate of the likelihood. Images
-are binarized: each pixel is 1 with its intensity as probability, drawn anew for every batch of training images.
+for k = 1 the VAE's, and it becomes tighter with k. The test likelihood is estimated by this bound with 5,000 codes.
+Images are binarized: each pixel is 1 with its intensity as probability, sampled anew for every training batch.
 
 Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders" (arXiv 1509.00519): the bound is equation 8; the
 network, the schedule and Adam's settings are those of section 5, the results are in table 1. A latent dimension is
-active if its mean's variance over images exceeds 0.01. Difference: with fewer than eight stages, which take 3,280
-epochs, the learning rate falls by as much in fewer steps.
+active if its mean's variance over images exceeds 0.01. Difference: fewer stages than the paper's eight, which take
+3,280 epochs, divide the same decrease of the learning rate among them.
 """
 
 import csv
@@ -36,7 +36,7 @@ import tyro
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 from tqdm import tqdm
 
 
@@ -125,7 +125,7 @@ def learning_rates(initial: float, stages: int) -> list[float]:
 
 @torch.no_grad()
 def log_likelihood(model: IWAE, x: torch.Tensor, samples: int) -> torch.Tensor:
-    """The bound with so many codes per image, a hundred at a time: [n]."""
+    """The bound with this many codes per image, a hundred at a time: [n]."""
     parts = [model.log_weights(x, min(100, samples - i)).logsumexp(0) for i in range(0, samples, 100)]
     return torch.stack(parts).logsumexp(0) - math.log(samples)
 
@@ -162,7 +162,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, 28 * 28] in [0, 1] as a grid of so many columns."""
+    """Images [n, 28 * 28] in [0, 1] as a grid."""
     from PIL import Image
 
     grid = F.pad(images.view(-1, columns, 28, 28), (1, 1, 1, 1), value=0.5).transpose(1, 2).flatten(2).flatten(0, 1)
@@ -174,8 +174,9 @@ def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # more threads do not help networks this small
+    Distribution.set_default_validate_args(False)  # it waits for the GPU; Run.log reports a NaN
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # your own: float [n, 784] in [0, 1]
+    images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # float [n, 784] in [0, 1]
     test = test[torch.linspace(0, len(test) - 1, min(args.eval_images, len(test))).long()]
     test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # binarized once, the same for every seed
     model = IWAE(images.mean(0), args.hidden, args.latent_dim).to(device)

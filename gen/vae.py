@@ -16,7 +16,7 @@ close to N(0, I), so that samples of N(0, I) are decoded to new images. --kl-wei
 Kingma & Welling 2014, "Auto-encoding variational Bayes" (arXiv 1312.6114): equation 10 with one sample, appendix B.
 Kevin Frans 2016, "Variational autoencoders explained" (https://kvfrans.com/variational-autoencoders-explained/).
 Differences: (1) ReLU and Adam, as in PyTorch's example of the same network. (2) Grey pixels are targets of the
-cross-entropy as they are, as in both: so the loss is no negative log-likelihood; gen/iwae.py measures one.
+cross-entropy as they are, as in both: so the loss is not a negative log-likelihood; gen/iwae.py measures one.
 """
 
 import csv
@@ -37,7 +37,7 @@ import tyro
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Distribution, Normal, kl_divergence
 from tqdm import tqdm
 
 
@@ -144,7 +144,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, 28 * 28] in [0, 1] as a grid of so many columns."""
+    """Images [n, 28 * 28] in [0, 1] as a grid."""
     from PIL import Image
 
     grid = F.pad(images.view(-1, columns, 28, 28), (1, 1, 1, 1), value=0.5).transpose(1, 2).flatten(2).flatten(0, 1)
@@ -154,7 +154,7 @@ def save_grid(images: torch.Tensor, columns: int, path: Path):
 
 @torch.no_grad()
 def save_pictures(model: VAE, test: torch.Tensor, most: list[int], folder: Path):
-    """Samples; test images above their reconstructions; traversal of the two dimensions `most`; interpolations."""
+    """Samples; test images above their reconstructions; latent traversal of two dimensions; interpolations."""
     mu, latent_dim = model.encode(test[:30]).mean, model.decoder[0].in_features
     save_grid(model.decode(torch.randn(64, latent_dim, device=mu.device)), 8, folder / "samples.png")
     pairs = torch.stack([test[:30].view(3, 10, -1), model.decode(mu).view(3, 10, -1)], dim=1)
@@ -171,8 +171,9 @@ def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # more threads do not help networks this small
+    Distribution.set_default_validate_args(False)  # it waits for the GPU; Run.log reports a NaN
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # your own: float [n, 784] in [0, 1]
+    images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # float [n, 784] in [0, 1]
     model = VAE(images.mean(0), args.hidden, args.latent_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     noise = args.kl_weight > 0

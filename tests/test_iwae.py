@@ -15,6 +15,11 @@ from gen.iwae import IWAE, Args, UsageError, learning_rates, log_likelihood, tra
 SMALL = {"hidden": 16, "latent_dim": 4, "stages": 2, "batch_size": 100, "nll_samples": 150, "k": 3, "eval_images": 40}
 
 
+def test_a_diverging_run_stops_with_the_step(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step"):
+        train(Args(run_dir=tmp_path / "run", **SMALL | {"learning_rate": 1e20}))
+
+
 def make(d=6, hidden=5, latent_dim=1, seed=0):
     torch.manual_seed(seed)
     model = IWAE(torch.linspace(0.2, 0.8, d), hidden, latent_dim)

@@ -16,6 +16,11 @@ RUN = {"args.json", "metrics.csv", "model.pt"}
 PICTURES = {"samples.png", "reconstructions.png", "traversal.png", "interpolation.png"}
 
 
+def test_a_diverging_run_stops_with_the_step(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step"):
+        train(Args(run_dir=tmp_path / "run", learning_rate=1e20, epochs=2, hidden=8))
+
+
 def make(d=6, hidden=5, latent_dim=2, seed=0):
     torch.manual_seed(seed)
     return VAE(torch.linspace(0, 1, d), hidden, latent_dim)
