@@ -100,7 +100,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "weight vectors a seed; one over the fraction that solves the task is the mean of the geometric distribution.",
         "Verdict: the post's number is reproduced, and the distribution is geometric, as it must be when nothing is "
         "learned from a failure. For 500 steps the reference, another program's, is lower than ours and than that "
-        "of the simulation here; it was not reproduced. One solved episode does not make a good policy: "
+        "of the simulation here, by one to two standard errors. One solved episode does not make a good policy: "
         "in new episodes the weights found do not reach the limit on average.",
         f"Errors are standard errors over independent trials. Measured on: {machines(used)}.",
     ]
