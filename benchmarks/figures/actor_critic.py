@@ -33,11 +33,12 @@ STEPS = {
     "ac-steps-1": ("1 (the post's)", VERMILLION), "ac-steps-4": ("4", ORANGE), "ac-steps-16": ("16", GREEN),
     "ac-cartpole": ("32 (default)", BLUE), "ac-steps-128": ("128", PURPLE),
 }  # fmt: skip
-PEERS = {"sb3-to475-a2c": "stable-baselines3, A2C", "sb3-to475-ppo": "stable-baselines3, PPO"}
+PEERS = {"sb3-to475-a2c": "stable-baselines3, A2C"}
 TEXT = """# Actor-critic
 
 [Mnih et al. 2016](https://arxiv.org/abs/1602.01783): the TD error of a learned critic says at once how good an action
-was, with less variance than a return and some bias.
+was, with less variance than a return and some bias. All five seeds solve CartPole-v1 after 54,000 to 55,000 steps. Not
+run with this file: InvertedPendulum, the number of steps per update, stable-baselines3's PPO.
 
 ```bash
 ./benchmark.sh actor_critic
@@ -75,7 +76,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         axes.set(title=f"{env_id}, {len(seeds)} seeds", xlabel="thousand steps", ylabel="return, last 100 episodes")
         solved = f"{sum(map(math.isfinite, steps(seeds)))} of {len(seeds)}"
         ends = [spread(seed.final(column) for seed in seeds) for column in (RETURN, EVALUATION)]
-        rows.append([env_id, str(bar), solved, median(steps(seeds)), *ends])
+        if seeds:
+            rows.append([env_id, str(bar), solved, median(steps(seeds)), *ends])
     for name, (label, color) in STEPS.items():
         curves(sums, results[name], "global_step", RETURN, color, label, scale=1e-3)
     sums.set(title="CartPole-v1: steps per update", xlabel="thousand steps", ylabel="return, last 100 episodes")

@@ -176,7 +176,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         above = mean(seeds, LOSS) / mean(seeds, FLOOR) - 1
         found.append(f"{100 * above:.1f} % above the entropy of the built-in grammar")
     if found:
-        blocks["chat_rnn-number"] = "; ".join(found)
+        blocks["chat_rnn-number"] = found[0]
     if (folder / "ubuntu.png").exists():
         blocks["chat_rnn-picture"] = (
             '<img src="results/chat_rnn/ubuntu.png" width="200" alt="Perplexity, beside counting">'

@@ -227,7 +227,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     block = f"{percent(stuck, error_of(stuck, total))} stuck after 2,000 episodes (the post: more than half)"
     if "hill-growth-0.1" in runs:
         freed = 1 - float(share_within(runs["hill-growth-0.1"], LIMIT))
-        block += f"; {100 * freed:.0f} % after 1,000 with growing noise"
+        block += f"; {100 * freed:.0f} % with growing noise"
     return {"hill-number": block}
 
 

@@ -17,7 +17,7 @@ TEXT = """# Natural policy gradient
 
 Kakade 2001, "A natural policy gradient": the steepest direction, with distance measured by the KL divergence that a
 step makes and not by the change of the parameters. Both directions below make steps of one KL divergence (a damping
-of a million turns the natural into the plain gradient), so only the direction differs.
+of a thousand turns the natural into the plain gradient), so only the direction differs.
 
 ```bash
 ./benchmark.sh natural_gradient

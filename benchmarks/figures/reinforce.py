@@ -30,7 +30,9 @@ BASELINES = {"none": VERMILLION, "mean": GREEN, "value": BLUE}
 TEXT = """# REINFORCE
 
 [Williams 1992](https://doi.org/10.1007/BF00992696): credit assignment (an action is credited with the return of its
-episode, or with the rewards that follow it) and the baseline change the gradient's variance, not its mean.
+episode, or with the rewards that follow it) and the baseline change the gradient's variance, not its mean. With
+reward-to-go and a learned value function every seed solves CartPole-v1. Of the other five combinations only what the
+table lists was run with this file.
 
 ```bash
 ./benchmark.sh reinforce-togo reinforce-return
@@ -64,7 +66,8 @@ def combinations_figure(results: Results, path: Path):
             curves(axes, results[f"reinforce-{credit}-{baseline}"], "global_step", RETURN, color, baseline, scale=1e-3)
         axes.axhline(BAR, color=GREY, linestyle=":")
         axes.set(title=f"credit: {label}", xlabel="thousand steps", ylabel="return, last 100 episodes", ylim=(0, 505))
-        axes.legend(frameon=False, title="baseline")
+        if len(axes.lines) > 1:
+            axes.legend(frameon=False, title="baseline")
     save(figure, path)
 
 
@@ -86,7 +89,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
 {table(header, rows, left=2)}
 
 CartPole-v1, 200,000 steps. 475 is the mean of the last 100 training episodes; medians (least to greatest) over seeds.
-{peer["source"]} needs {peer["value"]} episodes to a moving average of 475 (one seed).
+Published: {peer["value"]} episodes ({peer["source"]}).
 
 Measured on: {machines([seed for name in results.all for seed in results[name]])}.
 """

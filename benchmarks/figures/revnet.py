@@ -149,11 +149,5 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     times, kept = ratios(computed, stored, seconds), ratios(computed, stored, lambda seed: seed.final(KEPT))
     if not times:
         return {}
-    long, short = results.all.get("revnet-long"), results["revnet-cifar10"]
-    reached = "" if not (long or short) else f"; {(long or short)[0].final(ACCURACY):.1%} on CIFAR-10 after "
-    reached += f"{(long or short)[0].final('charts/epoch'):g} epochs (92.8 % after 160)" if reached else ""
-    words = (
-        f"RevNet-38 stores {np.mean(kept):.2f} of the bytes (MemCNN: .36) in {np.mean(times):.2f} times the CPU time"
-    )
-    image = '<img src="results/revnet/blocks.png" width="200" alt="Bytes stored over the number of blocks">'
-    return {"revnet-number": words + reached, "revnet-picture": image}
+    stores = f"RevNet-38 stores {np.mean(kept):.2f} of the bytes (MemCNN: .36)"
+    return {"revnet-number": f"{stores} in {np.mean(times):.2f} times the CPU time"}

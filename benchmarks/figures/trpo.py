@@ -32,7 +32,11 @@ COLORS = {  # of the published codes
 }  # fmt: skip
 TEXT = """# TRPO
 
-[Schulman et al. 2015](https://arxiv.org/abs/1502.05477) claim monotonic improvement for little tuning. The curves:
+[Schulman et al. 2015](https://arxiv.org/abs/1502.05477) claim monotonic improvement for little tuning. Our training
+returns are above those of OpenAI baselines and Spinning Up on every environment. Deterministic actions are below
+sb3-contrib's published returns, on older versions, on Swimmer, Hopper and Walker2d, and above on HalfCheetah and Ant
+(one seed). One of three seeds on Hopper hardly leaves a gait of one small hop in 700,000 steps. Five seeds a row are
+listed and fewer were run, see the column; the versions v4 were not run. The curves:
 
 ```bash
 ./benchmark.sh trpo-envs
