@@ -67,7 +67,6 @@ blocks='--dataset cifar10 --batch-size 2 --updates 1 --eval-images 2'
 ubuntu='python benchmarks/ubuntu_chat.py'
 timed='python benchmarks/cpu_clock.py benchmarks/ubuntu_chat.py'
 messages='--data data/ubuntu-irc.txt.gz'
-one_thread='--torch-threads 1'
 
 cd "$(dirname "$0")" && exec "${PYTHON:-python}" benchmarks/run.py "$@" <<TABLE
 [trpo]
@@ -463,14 +462,13 @@ revnet-blocks-{8,32,128}-stored  | 1   | 1   | python gen/revnet.py $blocks --st
 [chat_rnn]
 
 # the built-in chat, whose entropy is known; the real one, beside counting (Kneser-Ney) on the same split and vocabulary
-chat-grammar     | 1-3 | 1 | python gen/chat_rnn.py $one_thread
-chat-ubuntu      | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 7 --learning-rate 0.003 --bf16 $one_thread
-chat-tied        | 1   | 1 | $ubuntu gen/chat_rnn.py $messages --epochs 7 --learning-rate 0.003 --bf16 --tied-weights $one_thread
+chat-grammar     | 1-3 | 1 | python benchmarks/chat_judge.py
+chat-ubuntu      | 1   | 1 | $ubuntu benchmarks/chat_judge.py $messages --epochs 7 --learning-rate 0.003
 chat-kneser-ney  | 1   | 1 | $ubuntu benchmarks/kneser_ney.py $messages
 
 # words per CPU second at 10,000 words and the same network, beside PyTorch's example
-chat-speed-{float32,bf16,softmax}  | 1-3 | 1 | $timed gen/chat_rnn.py $messages --max-vocabulary 10000 --test-share 0.01 --epochs 0.1 --log-every 50 --judged 20 $one_thread {,--bf16,--cutoffs}
-chat-speed-example                 | 1-3 | 1 | $ubuntu benchmarks/peers/examples_wlm.py $messages
+chat-speed-float32 | 1-3 | 1 | $timed gen/chat_rnn.py $messages --max-vocabulary 10000 --epochs 1
+chat-speed-example | 1-3 | 1 | $ubuntu benchmarks/peers/examples_wlm.py $messages
 
 [colorizer]
 

@@ -18,30 +18,33 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gen.chat_rnn import MAX_WORDS, Args, Chat, UsageError, bits_per_character, load_chat, mean_over_targets
+from gen.chat_rnn import END, MAX_WORDS, Args, UsageError, load_data
 
 
-def trigrams(chat: Chat) -> np.ndarray:
-    """Every target of a chat with the two numbers before it [n, 3], message by message."""
-    before = np.pad(chat.rows[:, :-1], [(0, 0), (1, 0)]).astype(np.int64)  # 0 stands before the first word, too
-    triples = np.stack([before[:, :-1], chat.rows[:, :-1], chat.rows[:, 1:]], 2)
-    return triples[np.arange(MAX_WORDS) < chat.targets[:, None]]
+def trigrams(rows: torch.Tensor) -> np.ndarray:
+    """Every word and end that counts with the two words before it [m, 3], of messages [n, 21]."""
+    lengths = np.minimum((rows != END).sum(1).numpy() + 1, MAX_WORDS)
+    rows = rows.numpy()
+    before = np.pad(rows[:, :-1], [(0, 0), (1, 0)])[:, :-1]  # END stands before the first word, too
+    triples = np.stack([before, rows[:, :-1], rows[:, 1:]], 2)
+    return triples[np.arange(MAX_WORDS) < lengths[:, None]]
 
 
 class Order:
     """One order of the model: counts of n-grams, each a number made of its context's and its last word's."""
 
-    def __init__(self, contexts: np.ndarray, words: np.ndarray, size: int, discount: float | None):
+    def __init__(self, contexts: np.ndarray, words: np.ndarray, size: int):
         """Contexts [n] and words [n] of all n-grams that count."""
         self.size = size
         self.keys, self.counts = np.unique(contexts * size + words, return_counts=True)
         self.contexts, index = np.unique(self.keys // size, return_inverse=True)
         self.totals, self.kinds = np.bincount(index, self.counts), np.bincount(index)
         once, twice = (self.counts == 1).sum(), (self.counts == 2).sum()
-        self.discount = once / (once + 2 * twice) if discount is None else discount
+        self.discount = once / (once + 2 * twice)
 
     def probability(self, contexts: np.ndarray, words: np.ndarray, lower: np.ndarray) -> np.ndarray:
         """p(word | context) [n], given what the next lower order says; just that where the context was never seen."""
@@ -59,13 +62,13 @@ def find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class KneserNey:
-    def __init__(self, train: Chat, size: int, discount: float | None = None):
-        """Counts of a chat of `size` different words; with a discount, the same one for all orders."""
-        before, last, word = trigrams(train).T
+    def __init__(self, triples: np.ndarray, size: int):
+        """Counts of trigrams [m, 3] of `size` different words."""
+        before, last, word = triples.T
         self.size = size
-        self.trigrams = Order(before * size + last, word, size, discount)
+        self.trigrams = Order(before * size + last, word, size)
         pairs = self.trigrams.keys % size**2  # one for each different trigram: counts contexts
-        self.bigrams = Order(pairs // size, pairs % size, size, discount)
+        self.bigrams = Order(pairs // size, pairs % size, size)
         self.unigrams = np.bincount(self.bigrams.keys % size, minlength=size) / len(self.bigrams.keys)
 
     def probability(self, triples: np.ndarray) -> np.ndarray:
@@ -78,29 +81,22 @@ class KneserNey:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="text with one message a line (default: the built-in grammar's)")
-    parser.add_argument("--max-vocabulary", type=int, default=0, help="as for gen/chat_rnn.py")
+    parser.add_argument("--max-vocabulary", type=int, default=50_000, help="as for gen/chat_rnn.py")
     parser.add_argument("--seed", type=int, default=1, help="nothing here is random")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
     args = parser.parse_args()
     try:
-        train, test, words = load_chat(Args(data=args.data, max_vocabulary=args.max_vocabulary))
+        train, test, words = load_data(Args(data=args.data, max_vocabulary=args.max_vocabulary))
     except UsageError as error:
         raise SystemExit(str(error)) from None
     start = time.process_time()
-    model = KneserNey(train, len(words))
+    model = KneserNey(trigrams(train), len(words))
     trained = time.process_time()
     nats = -np.log(model.probability(trigrams(test)))
-    positions = np.broadcast_to(np.arange(MAX_WORDS), (len(test.rows), MAX_WORDS))
-    positions = positions[positions < test.targets[:, None]]
-    by_position = np.bincount(positions, nats, MAX_WORDS) / np.maximum(np.bincount(positions, minlength=MAX_WORDS), 1)
-    loss = mean_over_targets(by_position, test)
     row = {
-        "global_step": len(train.rows),
-        "charts/tokens": int(train.targets.sum()),
-        "eval/loss": loss,
-        "eval/perplexity": math.exp(loss),
-        "eval/bits_per_character": bits_per_character(loss, test),
-        **{f"eval/perplexity_word_{k}": math.exp(by_position[k - 1]) for k in (1, 2, 3, 5, 10, 20)},
+        "global_step": len(train),
+        "eval/nll": nats.mean(),
+        "eval/perplexity": math.exp(nats.mean()),
         "charts/vocabulary": len(words),
         "charts/discount_2": model.bigrams.discount,
         "charts/discount_3": model.trigrams.discount,
@@ -111,7 +107,9 @@ def main():
         writer = csv.DictWriter(file, row)
         writer.writeheader()
         writer.writerow(row)
-    print(f"perplexity {math.exp(loss):.2f} of {len(nats):,} held-out words and ends, {len(words):,} different ones")
+    print(
+        f"perplexity {math.exp(nats.mean()):.2f} of {len(nats):,} held-out words and ends, {len(words):,} words known"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["gradio>=6", "pydantic>=2", "torch>=2.4", "tyro>=0.9"]
+# ///
+"""Page to try what gen/chat_rnn.py has trained: type the beginning of a message and see how the chat goes on.
+
+    python gen/chat_rnn.py --run-dir runs/chat
+    python gen/chat_demo.py --model runs/chat
+
+It serves http://localhost:PORT to this machine only. A slider sets the temperature of sampling; at 0 the most likely
+word is taken every time, as in the post. The network is the one of gen/chat_rnn.py, copied.
+
+Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.com), whose page this one follows.
+"""
+
+import json
+import math
+import pickle
+import re
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args:
+    model: Path
+    """folder of a run of gen/chat_rnn.py, with args.json, vocabulary.json and model.pt"""
+    port: Annotated[int, Field(ge=1, le=65535)] = 7860
+    """the page is http://localhost:PORT"""
+
+
+# --- as in gen/chat_rnn.py -------------------------------------------------------------------
+
+MAX_WORDS = 20
+END, UNK = 0, 1  # END also stands before the first word
+
+
+def clean(text: str) -> list[str]:
+    """The words of a message: lower case, letters and digits."""
+    return re.sub("[^0-9a-z ]", "", re.sub(r"\s", " ", text).lower()).split()
+
+
+class ChatRNN(nn.Module):
+    """Word indices [n, t] -> hidden states [n, t, width], from which `output` predicts each next word."""
+
+    def __init__(self, num_words: int, width: int, num_layers: int, dropout: float):
+        super().__init__()
+        self.embedding, self.dropout = nn.Embedding(num_words, width), nn.Dropout(dropout)
+        self.lstm = nn.LSTM(width, width, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0)
+        cutoffs = [num_words // 50 + 2, num_words // 10 + 3, num_words // 3 + 4]  # frequent words first
+        self.output = nn.AdaptiveLogSoftmaxWithLoss(width, num_words, cutoffs, div_value=1.0)
+
+    def forward(self, x: torch.Tensor, state=None) -> tuple[torch.Tensor, tuple]:
+        hidden, state = self.lstm(self.dropout(self.embedding(x)), state)
+        return self.dropout(hidden), state
+
+    @torch.no_grad()
+    def complete(self, words: list[int], temperature: float) -> list[int]:
+        """The rest of a message that begins with these words: samples until its end, at most 20 words."""
+        x, state, added = torch.tensor([[END, *words]], device=self.embedding.weight.device), None, []
+        while len(words) + len(added) < MAX_WORDS:
+            hidden, state = self(x, state)
+            log_probs = self.output.log_prob(hidden[:, -1])[0]
+            log_probs[UNK] = -math.inf
+            if temperature < 0.01:  # the most likely word
+                word = log_probs.argmax().item()
+            else:
+                word = (log_probs / temperature).softmax(0).multinomial(1).item()
+            if word == END:
+                break
+            added.append(word)
+            x = torch.tensor([[word]], device=x.device)
+        return added
+
+
+# --- the page --------------------------------------------------------------------------------
+
+MAX_CHARACTERS = 500  # what is read of what is typed
+
+
+def load(folder: Path) -> tuple[ChatRNN, list[str]]:
+    """The trained model and its vocabulary."""
+    try:
+        flags = json.loads((folder / "args.json").read_text())
+        vocabulary = json.loads((folder / "vocabulary.json").read_text())
+        model = ChatRNN(len(vocabulary), flags["width"], flags["num_layers"], flags["dropout"]).eval()
+        model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True)["model"])
+    except (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UsageError(f"--model {folder}: no run of chat_rnn.py ({error})") from None
+    return model, vocabulary
+
+
+def answer(model: ChatRNN, vocabulary: list[str], text: str, temperature: float) -> str:
+    """The whole message that begins with what was typed."""
+    index, typed = {word: i for i, word in enumerate(vocabulary)}, clean(text[:MAX_CHARACTERS])[: MAX_WORDS - 1]
+    added = model.complete([index.get(word, UNK) for word in typed], temperature)
+    return " ".join([*typed, *(vocabulary[i] for i in added)])
+
+
+def make_page(model: ChatRNN, vocabulary: list[str]):
+    """A gradio page: a box to type in, the temperature, a button, and the message, shown as text and never as HTML."""
+    import gradio as gr
+
+    with gr.Blocks(title="How would the chat go on?", analytics_enabled=False) as page:
+        gr.Markdown("# How would the chat go on?\nType the beginning of a message.")
+        text = gr.Textbox(label="you", placeholder="hello", max_length=MAX_CHARACTERS, autofocus=True)
+        temperature = gr.Slider(0, 2, 0.7, label="temperature (0: the most likely word)")
+        button, message = gr.Button("Complete", variant="primary"), gr.Textbox(label="the chat")
+        for event in (button.click, text.submit):
+            event(lambda *typed: answer(model, vocabulary, *typed), [text, temperature], message)
+    return page
+
+
+def serve(args: Args):
+    """Serve the page to this machine only, until Ctrl-C."""
+    model, vocabulary = load(args.model)
+    try:
+        socket.create_server(("127.0.0.1", args.port)).close()
+    except OSError as error:
+        raise UsageError(f"--port {args.port}: {error.strerror}; take another one") from None
+    print(f"http://localhost:{args.port} (Ctrl-C ends it)", flush=True)
+    make_page(model, vocabulary).launch(server_name="127.0.0.1", server_port=args.port, quiet=True)
+
+
+# --- one run's folder: the same in every file ------------------------------------------------
+
+
+class UsageError(ValueError):
+    """A user's mistake: the message names the flag and says what would work."""
+
+
+if __name__ == "__main__":
+    try:
+        serve(tyro.cli(Args, description=__doc__))
+    except (UsageError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
