@@ -18,7 +18,7 @@ TEXT = """# Natural policy gradient
 Kakade 2001, "A natural policy gradient": the steepest direction, with distance measured by the KL divergence that a
 step makes and not by the change of the parameters. Both directions below make steps of one KL divergence (a damping
 of a thousand turns the natural into the plain gradient), so only the direction differs. The natural direction needs
-fewer steps to 475 at each of the four sizes; the plain one solves CartPole-v1 as well when its steps are measured so. On
+fewer steps to 475 at each of the four sizes; the plain one solves CartPole-v1 too when its steps are measured so. On
 Acrobot-v1 the plain direction was not run.
 
 ```bash
