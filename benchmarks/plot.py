@@ -282,6 +282,7 @@ def main() -> int:
             print(f"{folder}: missing {', '.join(sorted(results.missing))}")
         if results.mixed():
             print(f"{folder}: seeds from different versions of the code in {', '.join(results.mixed())}")
+    importlib.import_module("benchmarks.matrix").write(root / "results")
     readme = root / "README.md"
     if readme.exists():
         text, absent = fill(readme.read_text(), blocks)

@@ -44,7 +44,6 @@ def accuracy_figure(results: Results, methods: dict, path: Path, lowest: float =
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.grid(alpha=0.25)
     save(axes.figure, path)
-    save(axes.figure, path.with_name("thumbnail.png"), dpi=50)
 
 
 def percent(seeds, column: str) -> str:

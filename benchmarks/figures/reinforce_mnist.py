@@ -57,7 +57,6 @@ def rewards_figure(results: Results, path: Path):
     above[2].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.3))
     below[0].set_ylabel("change of log pi per update\n(first 10,000 decisions)")
     save(figure, path)
-    save(figure, path.with_name("thumbnail.png"), dpi=40)
 
 
 def percent(seeds: list[Result]) -> str:

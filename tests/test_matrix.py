@@ -1,0 +1,70 @@
+"""The matrix of results/README.md against the csv it is made of, and the pages that it points to."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import matrix
+from benchmarks.plot import PUBLISHED, Result, Results, read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = read_rows(PUBLISHED / "matrix.csv")
+LINE = dict.fromkeys(LINES[0], "") | {
+    "row": "a/b", "column": "charts/episodic_return_100", "published": "100", "better": "higher", "scale": "1",
+    "missed": "too short",
+}  # fmt: skip
+
+
+def seeds(*finals: float) -> list[Result]:
+    final = "charts/episodic_return_100"
+    summary = {"cpu_seconds": 3.0, "commit": "abc", "facts": {"bar": {"seconds": 7.0}, "steps": 5.0}}
+    return [Result("b", i, summary | {"final": {final: str(x)}}, {}) for i, x in enumerate(finals)]
+
+
+@pytest.mark.parametrize(
+    "finals, state",
+    [
+        ([101.0], "met"),
+        ([99.0], "missed: too short"),
+        ([95.0, 99.0, 103.0], "within two errors"),  # 1 below, the standard error is 2.3
+        ([97.9, 98.0, 98.1], "missed: too short"),
+        ([], "not run"),
+    ],
+)
+def test_a_state_knows_two_standard_errors(finals, state):
+    assert matrix.cells(LINE, seeds(*finals), [])[-1] == state
+
+
+def test_a_fact_goes_before_a_column_and_may_lie_deeper():
+    assert matrix.value(seeds(1.0)[0], "bar.seconds") == 7
+    assert matrix.value(seeds(1.0)[0], "steps") == 5
+    assert matrix.value(seeds(1.0)[0], "charts/episodic_return_100") == 1
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line['row']}-{line['column']}")
+def test_every_line_has_a_page_and_every_miss_a_reason(line):
+    section, name = line["row"].split("/")
+    assert (ROOT / "results" / section / "README.md").exists()
+    row = matrix.cells(line, Results(ROOT / "results" / section)[name], [])
+    assert row[-1] != "missed: "
+    assert len(row) == len(matrix.HEADER)
+
+
+def test_the_page_is_what_the_csv_give(tmp_path):
+    for path in (ROOT / "results").iterdir():
+        (tmp_path / path.name).symlink_to(path) if path.is_dir() else None
+    matrix.write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == (ROOT / "results" / "README.md").read_text()
+
+
+def test_every_page_and_picture_is_linked():
+    """Each picture in results/ stands on a page, each page has one, each script's page is linked from README.md."""
+    readme = (ROOT / "README.md").read_text()
+    for page in sorted((ROOT / "results").glob("*/README.md")):
+        shown = set(re.findall(r"\]\(([\w./-]+\.png)\)", page.read_text() + readme))
+        names = {Path(name).name for name in shown}
+        pictures = {path.name for path in page.parent.glob("*.png")}
+        assert pictures, f"{page} has no picture"
+        assert pictures <= names, f"{page} does not show {sorted(pictures - names)}"
+        assert f"results/{page.parent.name}/README.md" in readme or page.parent.name == "tradeoffs"
