@@ -274,7 +274,7 @@ sl-windy-{0,replacing,clearing,accumulating,watkins} | 1 | 1 | python algos/sars
 sl-cliff-{sarsa,watkins} | 1 | 1 | python algos/sarsa_lambda.py --num-runs 50 {--no-watkins,--watkins}
 
 # Example 5.3: Monte-Carlo control plays Blackjack, and its policy is scored exactly
-sl-blackjack             | 1 | 1 | python benchmarks/blackjack.py
+sl-blackjack             | 1 | 1 | python benchmarks/blackjack.py --total-episodes 625000
 
 [tile_coding]
 
