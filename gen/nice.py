@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
-"""NICE: additive couplings, an invertible network whose likelihood is exact because its Jacobian determinant is free.
+"""NICE: additive couplings, an invertible network with an exact likelihood.
 
     python gen/nice.py
     python gen/nice.py --dataset mnist --epochs 100 --batch-size 250 --layers 5 --hidden 1000
@@ -25,6 +25,7 @@ import json
 import math
 import re
 import time
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -45,8 +46,6 @@ class Args:
     """name of the experiment"""
     seed: NonNegativeInt = 1
     """seed of the experiment"""
-    torch_threads: PositiveInt = 1
-    """threads on the CPU; results differ in the last digits with their number"""
     cuda: bool = True
     """use a GPU if there is one"""
     bf16: bool = False
@@ -61,11 +60,9 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["digits", "mnist"] = "digits"
-    """scikit-learn's 8x8 digits enlarged to 28x28, or MNIST, downloaded on first use"""
+    """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
     data_dir: Path = Path("data")
     """where MNIST is kept"""
     epochs: PositiveInt = 30
@@ -74,8 +71,6 @@ class Args:
     """images per update"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate, annealed to 0"""
-    couplings: PositiveInt = 4
-    """coupling layers"""
     layers: PositiveInt = 3
     """hidden layers of each coupling's network m"""
     hidden: PositiveInt = 300
@@ -88,19 +83,17 @@ class Args:
 class NICE(nn.Module):
     """x [n, d] in [0, 1] <-> h [n, d], independent and logistic."""
 
-    def __init__(self, d: int, couplings: int, layers: int, hidden: int):
+    def __init__(self, d: int, layers: int, hidden: int, couplings: int = 4):
         super().__init__()
-        self.m = nn.ModuleList()
+        self.s, self.m = nn.Parameter(torch.zeros(d)), nn.ModuleList()
         for _ in range(couplings):
-            net, width = [], d // 2
-            for _ in range(layers):
-                net += [nn.Linear(width, hidden), nn.ReLU()]
-                width = hidden
-            output = nn.Linear(width, d // 2)
-            nn.init.zeros_(output.weight)
-            nn.init.zeros_(output.bias)
-            self.m.append(nn.Sequential(*net, output))
-        self.s = nn.Parameter(torch.zeros(d))
+            net = [nn.Linear(d // 2, hidden), nn.ReLU()]
+            for _ in range(layers - 1):
+                net += [nn.Linear(hidden, hidden), nn.ReLU()]
+            net.append(nn.Linear(hidden, d // 2))
+            nn.init.zeros_(net[-1].weight)
+            nn.init.zeros_(net[-1].bias)
+            self.m.append(nn.Sequential(*net))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """h = f(x)."""
@@ -130,81 +123,54 @@ def dequantize(images: torch.Tensor, generator: torch.Generator | None = None) -
 # --- data ------------------------------------------------------------------------------------
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-MNIST_FILES = {  # name: number of images, SHA-256
-    "train-images-idx3-ubyte.gz": (60_000, "440fcabf73cc546f"),
-    "t10k-images-idx3-ubyte.gz": (10_000, "8d422c7b0a1c1c79"),
-}
+MNIST_SHA256 = {"train-images-idx3-ubyte.gz": "440fcabf73cc546f", "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79"}
 
 
 def load_images(args: Args) -> list[torch.Tensor]:
-    """Training and test images, uint8 [n, 28, 28]."""
+    """Training and test images, uint8 [n, 1, 28, 28]."""
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        images = torch.from_numpy(load_digits().images * (255 / 16)).float().unsqueeze(1)
-        images = F.interpolate(images, size=(28, 28), mode="bilinear").squeeze(1).round().byte()
+        images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
+        images = F.interpolate(images, size=28, mode="bilinear").round().byte()
         return [images[:1500], images[1500:]]
     splits = []
-    for name, (count, sha256) in MNIST_FILES.items():
+    for name, sha256 in MNIST_SHA256.items():
         path = args.data_dir / name
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
-            splits.append(torch.from_numpy(pixels.reshape(count, 28, 28).copy()))
-        except (OSError, EOFError, RuntimeError, ValueError) as error:
-            raise UsageError(f"--dataset mnist: {path}: {error}; remove it to download it again") from None
+            splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
+        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
     return splits
 
 
 # --- training --------------------------------------------------------------------------------
 
 
-def save_grid(images: torch.Tensor, path: Path):
-    """Images [64, h, w] in [0, 1] as an 8x8 grid."""
-    from PIL import Image
-
-    h, w = images.shape[1:]
-    grid = images.clamp(0, 1).view(8, 8, h, w).transpose(1, 2).reshape(8 * h, 8 * w)
-    Image.fromarray((grid * 255).byte().cpu().numpy()).resize((16 * w, 16 * h), Image.Resampling.NEAREST).save(path)
-
-
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(args.torch_threads)
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    images, test = (x.flatten(1).to(device) for x in load_images(args))
-    d = images.shape[1]
-    test = dequantize(test, torch.Generator(device).manual_seed(0))  # the same noise for every seed
-    model = NICE(d, args.couplings, args.layers, args.hidden).to(device)
+    images, test = (x.to(device).flatten(1) for x in load_images(args))
+    test, d = dequantize(test, torch.Generator(device).manual_seed(0)), test.shape[1]  # the same noise for every seed
+    model = NICE(d, args.layers, args.hidden).to(device)
     with torch.no_grad():  # components start with the standard deviation of the logistic distribution, pi / sqrt(3)
         model.s += math.log(math.pi / math.sqrt(3)) - model(dequantize(images[:1000])).std(dim=0).log()
     log_likelihood = torch.compile(model.log_likelihood) if args.compile else model.log_likelihood
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
-    updates = math.ceil(len(images) / args.batch_size)
-    anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.epochs * updates)
-    parts, checkpoint = {"model": model, "optimizer": optimizer, "anneal": anneal}, {"rows": []}
-    if args.resume:
-        try:
-            checkpoint = torch.load(args.resume / "checkpoint.pt", weights_only=True, map_location="cpu")
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-            torch.set_rng_state(checkpoint["rng"])
-            torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({error})") from None
+    anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.epochs * math.ceil(len(images) / args.batch_size))
     run = Run(args, args.dataset)
-    for row in checkpoint["rows"]:
-        run.log(row)
 
-    for epoch in tqdm(range(len(run.rows) + 1, args.epochs + 1), unit="epoch", disable=None):
-        start, total = time.perf_counter(), torch.zeros((), device=device)
-        for batch in torch.randperm(len(images), device=device).split(args.batch_size):
-            x = dequantize(images[batch])
+    for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
+        total, start = torch.zeros((), device=device), time.perf_counter()
+        for idx in torch.randperm(len(images), device=device).split(args.batch_size):
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                log_p = log_likelihood(x)
+                log_p = log_likelihood(dequantize(images[idx]))
             optimizer.zero_grad()
             (-log_p.mean()).backward()
             optimizer.step()
@@ -219,23 +185,22 @@ def train(args: Args) -> dict:
             "charts/epoch": epoch,
             "losses/log_likelihood": total,
             "eval/log_likelihood": test_log_p,
-            "eval/bits_per_dim": (d * math.log(256) - test_log_p) / (d * math.log(2)),
+            "eval/bits_per_dim": 8 - test_log_p / (d * math.log(2)),
             "eval/inversion_error": error,
             "charts/SPS": len(images) / seconds,
         }
         run.log(row)
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"rows": run.rows, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all()}
-        torch.save(state, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+        torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
+    from PIL import Image
+
     with torch.no_grad():
-        h = torch.rand(64, d, device=device).logit(eps=1e-6)  # logistic
-        save_grid(model.inverse(h).view(64, 28, 28), run.dir / "samples.png")
+        x = model.inverse(torch.rand(64, d, device=device).logit(eps=1e-6)).clamp(0, 1)  # of logistic h
+    grid = F.pad(x.view(8, 8, 28, 28), (1, 1, 1, 1), value=0.5).transpose(1, 2).reshape(240, 240)
+    image = Image.fromarray((grid * 255).byte().cpu().numpy())
+    image.resize((480, 480), Image.Resampling.NEAREST).save(run.dir / "samples.png")
     run.close("samples.png")
-    nats, bits = row["eval/log_likelihood"], row["eval/bits_per_dim"]
-    print(f"test log p(x) {nats:,.1f} nats, {bits:.3f} bits per dimension: {run.dir}")
+    print(f"test log p(x) {test_log_p:,.1f} nats, {row['eval/bits_per_dim']:.3f} bits per dimension: {run.dir}")
     return row
 
 
