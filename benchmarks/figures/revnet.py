@@ -22,9 +22,9 @@ from benchmarks.plot import (
     table,
 )
 
-ACCURACY, KEPT, ERROR = "eval/accuracy", "charts/kept_mb", "eval/inversion_error"
-COLUMNS = ["global_step", "charts/epoch", "losses/loss", "eval/loss", ACCURACY, ERROR, KEPT, "charts/SPS"]
-BLOCKS = [8, 32, 128]
+ACCURACY, ERROR = "eval/accuracy", "eval/inversion_error"
+MEMORY = ["blocks", "computed_mb", "stored_mb", "inversion_error"]  # of benchmarks/revnet_memory.py
+COLUMNS = ["global_step", "charts/epoch", "losses/loss", "eval/loss", ACCURACY, ERROR, "charts/SPS", *MEMORY]
 BATCH = 100  # images of an update
 
 
@@ -39,50 +39,53 @@ def seconds(result: Result) -> float:
     return result.summary["facts"].get("least seconds of an update", float("nan"))
 
 
+def kept_of_38(results: Results) -> tuple[float, float]:
+    """MB an image that RevNet-38 keeps for the backward pass, recomputed and stored; NaN where it was not measured."""
+    for seed in results["revnet-memory"]:
+        (row,) = (seed["blocks"] == 9).nonzero()[0]
+        return seed["computed_mb"][row], seed["stored_mb"][row]
+    return np.nan, np.nan
+
+
 def blocks_part(results: Results, folder: Path) -> list[str]:
-    """Bytes kept for the backward pass over the number of blocks; nothing where none was run."""
-    if not any(results[f"revnet-blocks-{blocks}"] for blocks in BLOCKS):
+    """Bytes kept for the backward pass over the number of blocks; nothing where it was not run."""
+    if not results["revnet-memory"]:
         return []
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes, rows = figure.subplots(), []
-    kept = {}
-    for label, color, suffix in (("recomputed", BLUE, ""), ("stored", ORANGE, "-stored")):
-        found = [results[f"revnet-blocks-{blocks}{suffix}"] for blocks in BLOCKS]
-        kept[label] = [seeds[0].final(KEPT) if seeds else float("nan") for seeds in found]
-        axes.plot(BLOCKS, kept[label], "o-", color=color, label=f"activations {label}")
-    for i, blocks in enumerate(BLOCKS):
-        stored, computed = kept["stored"][i], kept["recomputed"][i]
-        error = [seed.final(ERROR) for seed in results[f"revnet-blocks-{blocks}"]]
-        cells = [f"{blocks}", f"{4 * blocks + 2}", f"{stored:.3f}", f"{computed:.3f}", f"{computed / stored:.3f}"]
-        rows.append([*cells, f"{error[0]:.0e}" if error else "-"])
-    axes.set(xlabel="blocks", ylabel="MB an image, stored for the backward pass", title="CIFAR-10, 32-32-64-112")
-    axes.set(xscale="log", yscale="log", xticks=BLOCKS, xticklabels=BLOCKS)
+    memory = results["revnet-memory"][0]
+    columns = [memory[column] for column in MEMORY]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot(columns[0], columns[1], "o-", color=BLUE, label="activations recomputed")
+    axes.plot(columns[0], columns[2], "o-", color=ORANGE, label="activations stored")
+    axes.set(xlabel="blocks", ylabel="MB an image, stored for the backward pass", title="CIFAR-10, 32-64-112")
+    axes.set(xscale="log", yscale="log", xticks=columns[0], xticklabels=[f"{blocks:.0f}" for blocks in columns[0]])
     axes.minorticks_off()
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
-    save(figure, folder / "blocks.png")
+    save(axes.figure, folder / "blocks.png")
+    rows = [
+        [f"{n:.0f}", f"{4 * n + 2:.0f}", f"{stored:.3f}", f"{computed:.3f}", f"{computed / stored:.3f}", f"{error:.0e}"]
+        for n, computed, stored, error in zip(*columns, strict=True)
+    ]
     header = ["blocks", "layers", "stored, MB an image", "recomputed", "ratio", "largest inversion error"]
     note = (
-        "Every tensor that PyTorch saves for the backward pass, each memory once, parameters not counted, in training "
-        "on CIFAR-10. While a block is differentiated, its own activations exist as well, one block's at a time. The "
-        "last column is after one update: rounding errors grow with depth, and in float32 a network of 32 blocks or "
-        "more that has hardly learned does not invert: its gradients are not to be trusted."
+        "Every tensor that PyTorch saves for the backward pass, each memory once, parameters not counted. While a "
+        "block is differentiated, its own activations exist as well, one block's at a time. The last column is at "
+        "initialization: rounding errors grow with depth, so gradients are the less exact the deeper the network is."
     )
     return ["## What is stored for the backward pass", table(header, rows), note, "![bytes over blocks](blocks.png)"]
 
 
 def speed_part(results: Results) -> list[str]:
     """CPU seconds of an update and bytes of RevNet-38, both ways, beside MemCNN's two networks."""
-    computed, stored = results["revnet-speed-computed"], results["revnet-speed-stored"]
-    rows = []
-    for label, seeds in (("activations recomputed", computed), ("activations stored", stored)):
+    ways = results["revnet-speed-computed"], results["revnet-speed-stored"]
+    rows, kept = [], kept_of_38(results)
+    for label, seeds, size in zip(("activations recomputed", "activations stored"), ways, kept, strict=True):
         if seeds:
-            times = [seconds(seed) for seed in seeds]
-            rows.append([label, f"{len(seeds)}", f"{seeds[0].final(KEPT) * BATCH:.1f}", f"{np.mean(times):.3f}"])
-    times, kept = ratios(computed, stored, seconds), ratios(computed, stored, lambda seed: seed.final(KEPT))
-    if times:
+            times = np.mean([seconds(seed) for seed in seeds])
+            rows.append([label, f"{len(seeds)}", number(size * BATCH), f"{times:.3f}"])
+    if times := ratios(*ways, seconds):
         words = f"{np.mean(times):.2f} ({min(times):.2f} to {max(times):.2f})"
-        rows.append(["ratio", f"{len(times)}", f"{np.mean(kept):.3f}", words])
+        rows.append(["ratio", f"{len(times)}", number(kept[0] / kept[1]), words])
     published = {row["model"]: float(row["activations_mb"]) for row in read_rows(PUBLISHED / "revnet.csv")}
     note = (
         "CPU seconds of an update of 100 images, one core, the least over groups of five updates, measured one after "
@@ -145,9 +148,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         names = sorted({seed.name for seed in used if "--epochs" in seed.summary["command"]})
         parts.append(f"Made by the file at commit 7b0c269: {', '.join(names)}.")
     (folder / "README.md").write_text("\n\n".join([*parts, f"Measured on: {machines(used)}."]) + "\n")
-    computed, stored = results["revnet-speed-computed"], results["revnet-speed-stored"]
-    times, kept = ratios(computed, stored, seconds), ratios(computed, stored, lambda seed: seed.final(KEPT))
-    if not times:
+    times = ratios(results["revnet-speed-computed"], results["revnet-speed-stored"], seconds)
+    computed, stored = kept_of_38(results)
+    if not times or np.isnan(stored):
         return {}
-    stores = f"RevNet-38 stores {np.mean(kept):.2f} of the bytes (MemCNN: .36)"
+    stores = f"RevNet-38 stores {computed / stored:.2f} of the bytes (MemCNN: .36)"
     return {"revnet-number": f"{stores} in {np.mean(times):.2f} times the CPU time"}
