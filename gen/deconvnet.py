@@ -12,8 +12,8 @@ set to zero and passed backwards: unpooled, rectified, and through the same filt
 pixels that the feature responded to. Biases are not undone.
 
 Pooling forgets which of four values was the maximum. Zeiler & Fergus record these switches and put the value back in
-its place; the post copies it to all four, which blurs. features.png shows both. strongest.png shows features' strongest
-activations in test images, cropped to the receptive field; features that never activate are left out and counted.
+its place; the post copies it to all four, which blurs. features.png shows, for ten features of each layer, the test
+image that activates the feature most, and its projection there with switches and with copies.
 
 Zeiler & Fergus 2013, "Visualizing and understanding convolutional networks" (arXiv 1311.2901).
 Frans 2016, the post on visualizing features (kvfrans.com): the network, and what eval/* measures of its observations: a
@@ -24,7 +24,6 @@ Differences from the post: the learning rate falls from 1e-3 to 0 (post: 1e-4), 
 
 import csv
 import gzip
-import io
 import json
 import math
 import re
@@ -113,42 +112,19 @@ class ConvNet(nn.Module):
 
 
 @torch.no_grad()
-def project(model: ConvNet, features: torch.Tensor, switches: list[torch.Tensor] | None) -> torch.Tensor:
-    """Features of the first or second layer [n, channels, h, w] -> standardized pixels [n, c, s, s].
+def project(model: ConvNet, image: torch.Tensor, layer: int, use_switches: bool = True) -> torch.Tensor:
+    """Each feature of a layer (0 or 1) alone, of one image uint8 [1, c, s, s]: standardized pixels [channels, c, s, s].
 
-    `switches` are those of the layers up to this one; without them values are copied to all four places.
+    Without switches, values are copied to all four places.
     """
-    layer, x = (0 if features.shape[1] == model.convs[0].out_channels else 1), features
+    layers = model.features(image)[: layer + 1]
+    x = layers[-1][0]
+    x = torch.eye(x.shape[1], device=x.device)[:, :, None, None] * x  # a feature in each row, all others are 0
     for i in range(layer, -1, -1):
-        x = F.interpolate(x, scale_factor=2) if switches is None else F.max_unpool2d(x, switches[i], 2)
+        switches = layers[i][1].expand(len(x), -1, -1, -1)
+        x = F.max_unpool2d(x, switches, 2) if use_switches else F.interpolate(x, scale_factor=2)
         x = F.conv_transpose2d(x.relu(), model.convs[i].weight, padding=2)
     return x
-
-
-@torch.no_grad()
-def project_each(model: ConvNet, image: torch.Tensor, layer: int, use_switches: bool = True) -> torch.Tensor:
-    """Each feature of a layer (0 or 1) alone, for one image uint8 [1, c, s, s]: pixels [channels, c, s, s]."""
-    layers = model.features(image)[: layer + 1]
-    features = layers[-1][0]
-    alone = torch.eye(features.shape[1], device=image.device)[:, :, None, None] * features
-    return project(model, alone, [s.expand(len(alone), -1, -1, -1) for _, s in layers] if use_switches else None)
-
-
-def receptive_field(layer: int, y: int, x: int) -> tuple[int, int, int]:
-    """Top, left and side of the pixels that a pooled feature at y, x depends on."""
-    return (2 * y - 2, 2 * x - 2, 6) if layer == 0 else (4 * y - 6, 4 * x - 6, 16)
-
-
-@torch.no_grad()
-def strongest(model: ConvNet, images: torch.Tensor, layer: int, num: int) -> dict[int, list[tuple[int, int, int]]]:
-    """For each feature that activates at all: image, y and x of its `num` strongest activations, one per image."""
-    features = torch.cat([model.features(part)[layer][0] for part in images.split(500)])
-    values, places = features.flatten(2).max(2)  # [n, channels]
-    found = {}
-    for k in (values.amax(0) > 0).nonzero().flatten().tolist():
-        top = values[:, k].topk(num).indices.tolist()
-        found[k] = [(i, *divmod(places[i, k].item(), features.shape[3])) for i in top]
-    return found
 
 
 @torch.no_grad()
@@ -160,7 +136,7 @@ def statistics(model: ConvNet, images: torch.Tensor, layer: int) -> dict[str, fl
     pairs = r[~torch.eye(len(r), dtype=torch.bool, device=r.device)]
     likeness = []
     for image in images[:10].split(1):
-        pixels = project_each(model, image, layer).flatten(1)
+        pixels = project(model, image, layer).flatten(1)
         pixels = pixels[pixels.std(1) > 0]
         both = torch.cat([model.standardize(image).flatten(1), pixels])
         likeness.append(torch.corrcoef(both)[0, 1:].abs())
@@ -174,14 +150,13 @@ def statistics(model: ConvNet, images: torch.Tensor, layer: int) -> dict[str, fl
 # --- data ------------------------------------------------------------------------------------
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-MNIST = {  # name: digest, bytes of the header, shape of those after it
-    "train-images-idx3-ubyte.gz": ("440fcabf73cc546f", 16, (-1, 1, 28, 28)),
-    "train-labels-idx1-ubyte.gz": ("3552534a0a558bbe", 8, (-1,)),
-    "t10k-images-idx3-ubyte.gz": ("8d422c7b0a1c1c79", 16, (-1, 1, 28, 28)),
-    "t10k-labels-idx1-ubyte.gz": ("f7ae60f92e00ec6d", 8, (-1,)),
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546f",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbe",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6d",
 }
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
-CIFAR10 = {"cifar-10-binary.tar.gz": ("c4a38c50a1bc5f3a", 0, (60_000, 3073))}
+CIFAR10_URL, CIFAR10_SHA256 = "https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a"}
 
 
 def load_data(args: Args) -> list[torch.Tensor]:
@@ -194,92 +169,50 @@ def load_data(args: Args) -> list[torch.Tensor]:
         images = F.interpolate(images, size=(28, 28), mode="bilinear").round().byte()
         labels = torch.from_numpy(digits.target)
         return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
-    url, files = (MNIST_URL, MNIST) if args.dataset == "mnist" else (CIFAR10_URL, CIFAR10)
+    url, files = (MNIST_URL, MNIST_SHA256) if args.dataset == "mnist" else (CIFAR10_URL, CIFAR10_SHA256)
     tensors = []
-    for name, (sha256, header, shape) in files.items():
+    for name, sha256 in files.items():
         path = args.data_dir / name
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url + name, str(path), hash_prefix=sha256)
-            data = gzip.decompress(path.read_bytes())
-            if args.dataset == "cifar10":
-                parts = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-                with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-                    data = b"".join(tar.extractfile(f"cifar-10-batches-bin/{part}.bin").read() for part in parts)
-            tensors.append(torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).copy()).view(shape))
+            if args.dataset == "mnist":
+                header, shape = (16, (-1, 1, 28, 28)) if "images" in name else (8, (-1,))
+                values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+                tensors.append(torch.from_numpy(values.copy()).view(shape))
+                continue
+            with tarfile.open(path) as tar:
+                parts = {Path(x.name).stem: tar.extractfile(x).read() for x in tar if x.name.endswith(".bin")}
+            for part in (b"".join(parts[f"data_batch_{i}"] for i in range(1, 6)), parts["test_batch"]):
+                rows = torch.from_numpy(np.frombuffer(part, np.uint8).reshape(-1, 3073).copy())
+                tensors += [rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]]  # a row: label, red, green, blue
         except (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, tarfile.TarError) as error:
             raise UsageError(f"--dataset {args.dataset}: {path} cannot be downloaded or read ({error})") from None
-    if args.dataset == "cifar10":  # a row: label, red, green, blue
-        images, labels = tensors[0][:, 1:].reshape(-1, 3, 32, 32), tensors[0][:, 0]
-        tensors = [images[:50_000], labels[:50_000], images[50_000:], labels[50_000:]]
     return [tensors[0], tensors[1].long(), tensors[2], tensors[3].long()]
 
 
-# --- figures ---------------------------------------------------------------------------------
+# --- training --------------------------------------------------------------------------------
 
 
-def tile(pixels: torch.Tensor, side: int = 60):
-    """Pixels [c, h, w] in [0, 1] as an RGB PIL image of this side."""
-    from PIL import Image
-
-    array = (pixels.expand(3, -1, -1).clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(array).resize((side, side), Image.Resampling.NEAREST)
-
-
-def signed(pixels: torch.Tensor) -> torch.Tensor:
-    """Projected pixels, grey where they are 0, scaled by the largest."""
-    return 0.5 + 0.5 * pixels / pixels.abs().max().clamp(min=1e-12)
-
-
-def save_sheet(rows: list[list], path: Path):
-    """PIL images of one size in rows, a white gap between them."""
-    from PIL import Image
-
-    step = rows[0][0].width + 2
-    sheet = Image.new("RGB", (step * max(map(len, rows)), step * len(rows)), "white")
-    for y, row in enumerate(rows):
-        for x, image in enumerate(row):
-            sheet.paste(image, (x * step, y * step))
-    sheet.save(path)
-
-
+@torch.no_grad()
 def save_features(model: ConvNet, images: torch.Tensor, path: Path):
-    """Per layer two rows: the first image, and its ten most active features, with switches and with copies."""
-    rows = []
-    for layer, (features, _) in enumerate(model.features(images[:1])):
-        most = features[0].sum((1, 2)).topk(10).indices
-        for use_switches in (True, False):
-            pixels = project_each(model, images[:1], layer, use_switches)[most]
-            rows.append([tile(images[0] / 255), *(tile(signed(x)) for x in pixels)])
-    save_sheet(rows, path)
+    """Three rows for each layer: the images that activate ten features most, the features' projections with switches,
+    and with copies; grey is 0."""
+    from PIL import Image
 
-
-def save_strongest(model: ConvNet, images: torch.Tensor, path: Path):
-    """For up to 16 live features of each layer, the three strongest activations: the image's patch above the projection
-    of this activation alone, both cropped to its receptive field."""
     rows = []
     for layer in (0, 1):
-        found = strongest(model, images, layer, 3)
-        for first in range(0, min(len(found), 16), 8):
-            above, below = [], []
-            for k in list(found)[first : first + 8]:
-                for i, y, x in found[k]:
-                    features, switches = zip(*model.features(images[i : i + 1])[: layer + 1], strict=True)
-                    alone = torch.zeros_like(features[-1])
-                    alone[0, k, y, x] = features[-1][0, k, y, x]
-                    top, left, side = receptive_field(layer, y, x)
-                    for row, pixels in (
-                        (above, images[i] / 255),
-                        (below, signed(project(model, alone, switches)[0])),
-                    ):
-                        padded = F.pad(pixels, (8, 8, 8, 8), value=0.5)
-                        row.append(tile(padded[:, top + 8 : top + 8 + side, left + 8 : left + 8 + side]))
-            rows += [above, below]
-    save_sheet(rows, path)
-
-
-# --- training --------------------------------------------------------------------------------
+        active = torch.cat([model.features(part)[layer][0].amax((2, 3)) for part in images.split(500)])  # [n, channels]
+        shown = [(k, images[active[:, k].argmax(), None]) for k in active.mean(0).topk(10).indices]
+        rows.append(torch.cat([image / 255 for _, image in shown]))
+        for use_switches in (True, False):
+            pixels = torch.stack([project(model, image, layer, use_switches)[k] for k, image in shown])
+            rows.append(0.5 + 0.5 * pixels / pixels.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12))
+    grid = F.pad(torch.stack(rows), (1, 1, 1, 1), value=1.0)  # [rows, 10, c, height, width]
+    grid = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # [rows * height, 10 * width, c]
+    grid = (grid.expand(-1, -1, 3) * 255).byte().cpu().numpy()
+    Image.fromarray(grid).resize((3 * grid.shape[1], 3 * grid.shape[0]), Image.Resampling.NEAREST).save(path)
 
 
 def train(args: Args) -> dict:
@@ -321,8 +254,7 @@ def train(args: Args) -> dict:
         torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
     save_features(model, test, run.dir / "features.png")
-    save_strongest(model, test, run.dir / "strongest.png")
-    run.close("features.png", "strongest.png")
+    run.close("features.png")
     print(f"test accuracy {row['eval/accuracy']:.2%} after {args.epochs} epochs: {run.dir}")
     return row
 
