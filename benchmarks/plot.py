@@ -1,12 +1,13 @@
-"""Collect finished runs into results/, draw its figures, write its tables, fill README.md's blocks.
+"""Collect finished runs into results/, draw its figures, fill the blocks of its pages and of README.md.
 
     python benchmarks/plot.py
     python benchmarks/plot.py trpo es
 
-What benchmark.sh finished (runs/benchmark/) is copied, thinned, to results/<section>/<name>/seed<k>.csv and .json.
-Figures and tables come from results/ alone, so a clone without runs can redraw them. benchmarks/figures/<section>.py
-says what to draw and which columns that takes. A block of the README is what stands between
-<!-- begin: NAME --> and <!-- end: NAME -->, on lines of its own or within one.
+What benchmark.sh finished (runs/benchmark/) is copied, thinned, to results/<section>/<name>/seed<k>.csv and .json. All
+else comes from results/ alone, so a clone without runs can redraw it. benchmarks/figures/<section>.py names the columns
+that the csv keeps; its draw(results, folder) draws the figures and returns what the page has to compute: blocks, which
+stand between <!-- begin: NAME --> and <!-- end: NAME -->, on lines of their own or within one. The words around them
+are written by hand. The block "number" stands in README.md as <section>-number.
 """
 
 import argparse
@@ -15,20 +16,26 @@ import importlib
 import json
 import math
 import re
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 MAX_ROWS = 400
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, GREY = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#888888",
-)  # fmt: skip
+REWRITTEN = "2026-11-29"  # runs before it were made by the longer files at commit 7b0c269
 PUBLISHED = Path(__file__).parent / "published"
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+COLORS = BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#888888",
+)  # fmt: skip
+mpl.rcParams |= {"axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 8}
+mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=COLORS)
 
 
 # --- collecting ------------------------------------------------------------------------------
@@ -37,6 +44,11 @@ PUBLISHED = Path(__file__).parent / "published"
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def published(name: str, /, **wanted: str) -> list[dict[str, str]]:
+    """The rows of published/<name>.csv, those with these values if any are given."""
+    return [row for row in read_rows(PUBLISHED / f"{name}.csv") if wanted.items() <= row.items()]
 
 
 def thin(rows: list, limit: int = MAX_ROWS) -> list:
@@ -61,17 +73,16 @@ def collect(runs: Path, results: Path, sections: list[str]):
         if summary["section"] not in sections:
             continue
         figures = figures_of(summary["section"])
-        rows = read_rows(path.parent / "metrics.csv")
-        for i, row in enumerate(rows):
-            row["update"] = str(i + 1)
+        rows = [{"update": str(i)} | row for i, row in enumerate(read_rows(path.parent / "metrics.csv"), 1)]
+        columns = [column for column in ["update", *figures.COLUMNS] if column in rows[0]]
         folder = results / summary["section"] / summary["name"]
         folder.mkdir(parents=True, exist_ok=True)
-        columns = ["update", *(column for column in figures.COLUMNS if column in rows[0])]
         with (folder / f"seed{summary['seed']}.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows([shorten(row[column]) for column in columns] for row in thin(rows))
-        summary["facts"] = figures.facts(summary["name"], to_arrays(rows))  # of all the rows
+        facts = getattr(figures, "facts", lambda name, columns: {})  # of all the rows
+        summary["facts"] = facts(summary["name"], to_arrays(rows))
         summary["final"] = {key: shorten(value) for key, value in summary["final"].items()}
         (folder / f"seed{summary['seed']}.json").write_text(json.dumps(summary, indent=2) + "\n")
 
@@ -95,6 +106,13 @@ class Result:
     seed: int
     summary: dict
     columns: dict[str, np.ndarray]
+
+    def __post_init__(self):
+        self.facts, self.cpu, self.command = (self.summary.get(key) for key in ("facts", "cpu_seconds", "command"))
+
+    @property
+    def old(self) -> bool:
+        return self.summary["date"] < REWRITTEN and "/peers/" not in self.command
 
     def __getitem__(self, column: str) -> np.ndarray:
         return self.columns.get(column, np.full(len(self.columns["update"]), np.nan))
@@ -128,23 +146,38 @@ class Results:
     """The results of one section; remembers what was asked for and is not there."""
 
     def __init__(self, folder: Path):
-        self.all, self.missing = {}, set()
+        self.by_name, self.missing = {}, set()
         for path in sorted(folder.glob("*/seed*.json")):
-            summary = json.loads(path.read_text())
+            name, summary = path.parent.name, json.loads(path.read_text())
             columns = to_arrays(read_rows(path.with_suffix(".csv")))
-            self.all.setdefault(path.parent.name, []).append(
-                Result(path.parent.name, summary["seed"], summary, columns)
-            )
+            self.by_name.setdefault(name, []).append(Result(name, summary["seed"], summary, columns))
+        for seeds in self.by_name.values():
+            seeds.sort(key=lambda result: result.seed)
 
     def __getitem__(self, name: str) -> list[Result]:
         """The seeds of an entry, in order; none where it was not run."""
-        if name not in self.all:
+        if name not in self.by_name:
             self.missing.add(name)
-        return sorted(self.all.get(name, []), key=lambda result: result.seed)
+        return self.by_name.get(name, [])
+
+    def __iter__(self):
+        """Every run."""
+        return (result for seeds in self.by_name.values() for result in seeds)
 
     def mixed(self) -> list[str]:
         """Entries whose seeds come from different versions of the code."""
-        return [name for name, seeds in self.all.items() if len({seed.summary["code"] for seed in seeds}) > 1]
+        return [name for name, seeds in self.by_name.items() if len({seed.summary["code"] for seed in seeds}) > 1]
+
+    def old(self) -> list[str]:
+        """Entries made by the longer files; trpo-post-* for all that begin so."""
+        groups = {}
+        for name, seeds in self.by_name.items():
+            groups.setdefault("-".join(name.split("-")[:2]), {})[name] = any(seed.old for seed in seeds)
+        found = []
+        for group, names in groups.items():
+            together = len(names) > 2 and all(names.values())
+            found += [f"{group}-*"] if together else [name for name, old in names.items() if old]
+        return found
 
 
 def ratios(above: list[Result], below: list[Result], value, value_below=None) -> list[float]:
@@ -152,6 +185,18 @@ def ratios(above: list[Result], below: list[Result], value, value_below=None) ->
     by_seed = {result.seed: (value_below or value)(result) for result in below}
     pairs = [(value(result), by_seed[result.seed]) for result in above if result.seed in by_seed]
     return [a / b for a, b in pairs if not math.isnan(a / b)]
+
+
+def first_reached(columns: dict[str, np.ndarray], column: str, bar: float, x: str = "global_step") -> float:
+    """Where x stands when the column is first at the bar, infinite where it never is."""
+    reached = columns[column] >= bar
+    return float(columns[x][reached.argmax()]) if reached.any() else math.inf
+
+
+def pooled(seeds: list[Result], column: str) -> tuple[float, float]:
+    """Mean of the last values, and its standard error from the seeds' own, each of as many independent runs."""
+    error = math.hypot(*(seed.final(f"{column}_se") for seed in seeds)) / len(seeds)
+    return mean(seed.final(column) for seed in seeds), error
 
 
 def machines(results: Iterable[Result]) -> str:
@@ -178,13 +223,19 @@ def number(x: float | None, like: float | None = None) -> str:
     return f"{x:,.{0 if size >= 100 or isinstance(x, int) else 1 if size >= 10 else 2}f}"
 
 
-def spread(values: Iterable[float]) -> str:
-    """Mean ± standard deviation."""
+def mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return float(np.mean(values)) if values else math.nan
+
+
+def spread(values: Iterable[float], form: str | None = None) -> str:
+    """Mean ± standard deviation, with the digits of number() or in a format such as .2f."""
     values = [x for x in values if not math.isnan(x)]
     if not values:
         return "-"
-    mean = np.mean(values)
-    return number(mean) + (f" ± {number(np.std(values, ddof=1), like=mean)}" if len(values) > 1 else "")
+    middle = np.mean(values)
+    cells = [middle] if len(values) == 1 else [middle, np.std(values, ddof=1)]
+    return " ± ".join(format(x, form) if form else number(x, like=middle) for x in cells)
 
 
 def median(values: Iterable[float], form=number) -> str:
@@ -202,10 +253,39 @@ def sorted_median(values: list[float]) -> float:
     return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
-def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
+def arrived(values: Iterable[float]) -> str:
+    """How many of them are finite: 4 of 5."""
+    values = list(values)
+    return f"{sum(map(math.isfinite, values))} of {len(values)}"
+
+
+def cpu(seeds: list[Result]) -> str:
+    return median(seed.cpu for seed in seeds)
+
+
+def count(seeds: list[Result]) -> str:
+    return str(len(seeds))
+
+
+def table(header: list[str], rows: Iterable[list[str]], left: int = 1) -> str:
     """A markdown table, its first columns flush left, the others flush right."""
     lines = [header, ["---"] * left + ["---:"] * (len(header) - left), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def beside(first: str, ours: dict, columns: dict[str, str | Callable], theirs: Iterable[list[str]] = ()) -> str:
+    """Ours beside what was published: a line for each label of `ours` whose seeds were run, then the lines of theirs.
+
+    A label is a cell or a tuple of cells, and so is the header's `first`. A column of the table is a column of the csv
+    (mean ± standard deviation of the seeds' last values) or a function of the seeds that returns the cell.
+    """
+    cells = {label: label if isinstance(label, tuple) else (label,) for label in [first, *ours]}
+    lines = [
+        [*cells[label], *(c(seeds) if callable(c) else spread(s.final(c) for s in seeds) for c in columns.values())]
+        for label, seeds in ours.items()
+        if seeds
+    ]
+    return table([*cells[first], *columns], [*lines, *theirs], left=len(cells[first]))
 
 
 def fill(text: str, blocks: dict[str, str]) -> tuple[str, list[str]]:
@@ -220,41 +300,76 @@ def fill(text: str, blocks: dict[str, str]) -> tuple[str, list[str]]:
     return text, absent
 
 
+def fill_page(path: Path, blocks: dict[str, str]):
+    if not path.exists():
+        return
+    text, absent = fill(path.read_text(), blocks)
+    path.write_text(text)
+    for name in absent:
+        print(f"{path} has no block <!-- begin: {name} -->")
+
+
 # --- figures ---------------------------------------------------------------------------------
 
 
-def save(figure: Figure, path: Path, dpi: int = 120):
-    """Write a PNG that is the same for the same numbers."""
+@contextmanager
+def figure(path: Path, rows: int = 1, columns: int = 1, size: tuple = (6, 4), dpi: int = 120, **options):
+    """A list of panels to draw on; afterwards a PNG that is the same for the same numbers.
+
+    Where the body makes no legend, every panel with labels gets one.
+    """
+    drawn = Figure(figsize=size, layout="constrained")
+    panels = list(drawn.subplots(rows, columns, squeeze=False, **options).flat)
+    yield panels
+    if not drawn.legends and not any(axes.get_legend() for axes in panels):
+        for axes in panels:
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+    drawn.savefig(path, dpi=dpi, metadata={"Software": None})
 
 
-def curves(axes, results: list[Result], x: str, y: str, color: str, label: str | None = None, linestyle="-", scale=1.0):
-    """Every seed as a thin line, their mean as a thick one; band: mean ± std, of fewer than five min to max."""
-    lines = []
-    for result in results:
-        known = ~(np.isnan(result[y]) | np.isnan(result[x]))
-        if known.any():
-            lines.append((result[x][known] * scale, result[y][known]))
-    for line in lines:
-        axes.plot(*line, color=color, linewidth=0.6, alpha=0.5, linestyle=linestyle)
+def curves(axes, results: list[Result], x: str, y: str, label: str, color=None, linestyle="-", scale: float = 1.0):
+    """Every seed as a thin line, their mean as a thick one; the band is that of band()."""
+    known = [~(np.isnan(result[x]) | np.isnan(result[y])) for result in results]
+    lines = [(scale * r[x][k], r[y][k]) for r, k in zip(results, known, strict=True) if k.any()]
     if not lines:
         return
-    if len(lines) == 1:
-        axes.plot(*lines[0], color=color, linewidth=1.6, label=label, linestyle=linestyle)
-        return
-    start, end = max(line[0][0] for line in lines), min(line[0][-1] for line in lines)
-    grid = np.linspace(start, end, 200)
-    values = np.array([np.interp(grid, *line) for line in lines])  # [seeds, 200]
-    mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
-    low, high = (values.min(axis=0), values.max(axis=0)) if len(lines) < 5 else (mean - std, mean + std)
-    axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.plot(grid, mean, color=color, linewidth=1.8, label=label, linestyle=linestyle)
+    grid, values = lines[0][0], np.array([lines[0][1]])
+    if len(lines) > 1:
+        if not all(np.array_equal(line[0], grid) for line in lines):
+            grid = np.linspace(max(line[0][0] for line in lines), min(line[0][-1] for line in lines), 200)
+        values = np.array([np.interp(grid, *line) for line in lines])  # [seeds, points]
+    (thick,) = axes.plot(grid, values.mean(axis=0), color=color, linewidth=1.7, label=label, linestyle=linestyle)
+    if len(lines) > 1:
+        axes.fill_between(grid, *band(values), color=thick.get_color(), alpha=0.15, linewidth=0)
+        for line in lines:
+            axes.plot(*line, color=thick.get_color(), linewidth=0.6, alpha=0.5, linestyle=linestyle)
 
 
-def not_run(axes):
-    """Say on an empty panel why it is empty."""
-    axes.text(0.5, 0.5, "not run yet", transform=axes.transAxes, ha="center", va="center", color=GREY)
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Around the mean of [seeds, n]: the bootstrap's 95 % interval over seeds, of two or three seeds least to greatest.
+
+    Neither leaves the range of the seeds.
+    """
+    if len(values) < 4:
+        return values.min(axis=0), values.max(axis=0)
+    from scipy.stats import bootstrap
+
+    interval = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return interval.low, interval.high
+
+
+def pictures(folder: Path, shown: dict[str, tuple[str, str, str]]) -> str:
+    """Pictures that runs left, {name: (row, file, words)}, as markdown; copied if the run was made here."""
+    parts = []
+    for name, (row, file, words) in shown.items():
+        path = folder.parents[1] / "runs" / "benchmark" / row / "seed1" / file
+        if path.exists():
+            shutil.copy(path, folder / name)
+        if (folder / name).exists():
+            parts.append(f"{words}:\n\n![{Path(name).stem}]({name})")
+    return "\n\n".join(parts)
 
 
 # --- everything ------------------------------------------------------------------------------
@@ -271,24 +386,24 @@ def main() -> int:
     if unknown := set(sections) - set(known):
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
     collect(root / "runs" / "benchmark", root / "results", sections)
-    blocks = {}
+    numbers = {}
     for section in sections:
-        folder = root / "results" / section
+        folder, module = root / "results" / section, figures_of(section)
         results = Results(folder)
-        if not results.all:
+        if not results.by_name:
             continue
-        blocks |= figures_of(section).draw(results, folder)
+        blocks = module.draw(results, folder)
+        numbers |= {f"{section}-number": blocks.pop("number")} if "number" in blocks else {}
+        old = ", ".join(results.old())
+        words = f"Made by the longer file at commit 7b0c269, not yet again: {old}. {getattr(module, 'OLD', '')}"
+        blocks |= {"machines": machines(results), "old": words.strip() if old else ""}
+        fill_page(folder / "README.md", blocks)
         if results.missing:
             print(f"{folder}: missing {', '.join(sorted(results.missing))}")
         if results.mixed():
             print(f"{folder}: seeds from different versions of the code in {', '.join(results.mixed())}")
     importlib.import_module("benchmarks.matrix").write(root / "results")
-    readme = root / "README.md"
-    if readme.exists():
-        text, absent = fill(readme.read_text(), blocks)
-        readme.write_text(text)
-        for name in absent:
-            print(f"{readme} has no block <!-- begin: {name} -->")
+    fill_page(root / "README.md", numbers)
     return 0
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_list_prints_every_command_in_full():
         assert (ROOT / script).exists()
         assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "runs/peers/"))
         assert not set("{}|$") & set(line)
-    assert "python algos/trpo.py --env-id Hopper --total-timesteps 1000000 --seed 5 " in "\n".join(lines)
+    assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --seed 5 " in "\n".join(lines)
 
 
 def test_slurm_prints_a_job_for_every_unfinished_run(project):
@@ -329,12 +330,8 @@ def test_floats_get_six_digits_and_whole_numbers_stay():
     assert {cell: plot.shorten(cell) for cell in cells} == cells
 
 
-def section_of(name: str) -> str:
-    return "trpo" if name.startswith(("trpo-envs", "trpo-v4", "sb3-envs")) else "trpo_parallel"
-
-
 def write_run(root: Path, name: str, seed: int, rows: list[dict], **more):
-    """A finished run of the section trpo or trpo_parallel, as run.py leaves it."""
+    """A finished run of the section trpo_parallel, as run.py leaves it."""
     folder = root / "runs" / "benchmark" / name / f"seed{seed}"
     folder.mkdir(parents=True)
     with (folder / "metrics.csv").open("w", newline="") as file:
@@ -343,8 +340,8 @@ def write_run(root: Path, name: str, seed: int, rows: list[dict], **more):
         writer.writerows(rows)
     final = {key: str(value) for key, value in rows[-1].items()}
     found = {
-        "name": name, "section": section_of(name), "seed": seed, "code": "c", "peak_memory_mb": 321.0, "final": final,
-        "cpu_seconds": 3.0,
+        "name": name, "section": "trpo_parallel", "seed": seed, "code": "c", "peak_memory_mb": 321.0, "final": final,
+        "cpu_seconds": 3.0, "date": "2026-11-30", "command": "python algos/trpo_parallel.py",
         "hardware": {"cpu": "Abacus", "cores": 2, "gpus": []}, "versions": {"torch": "2.13.0"},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(found | more))
@@ -365,9 +362,9 @@ def race(seconds: float, updates: int = 10, crossing: int = 5) -> list[dict]:
     ]
 
 
-def load(root: Path, section: str = "trpo_parallel") -> plot.Results:
-    plot.collect(root / "runs" / "benchmark", root / "results", ["trpo", "trpo_parallel"])
-    return plot.Results(root / "results" / section)
+def load(root: Path) -> plot.Results:
+    plot.collect(root / "runs" / "benchmark", root / "results", ["trpo_parallel"])
+    return plot.Results(root / "results" / "trpo_parallel")
 
 
 def test_collecting_keeps_what_thinning_would_blur(tmp_path):
@@ -409,55 +406,61 @@ def test_ratios_are_taken_seed_by_seed(tmp_path):
     raw = {"global_step": 1, "raw/one_core_SPS": 4000.0, "raw/all_cores_SPS": 6000.0, "raw/cores": 2}
     write_run(tmp_path, "raw-stepping-reacher", 1, [raw])
     results = load(tmp_path)
-    lines = parallel.race_table(results, {}).splitlines()
-    ours, best, settings, same_kl, tianshou, _ = (
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]
-    )
+    lines = parallel.race_table(results).splitlines()
+    ours, best, settings = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
     assert ours[1:5] == ["3 of 3", "25,000 (25,000 to 25,000)", "10.0 (5.00 to 20.0)", "1"]
     assert best[3:5] == ["120 (50.0 to 220)", "11.0x (10.0x to 12.0x)"]
     assert settings[1:5] == ["0 of 3", "never (never to never)", "never (never to never)", "over 6.00x"]
-    assert same_kl[1:5] == tianshou[1:5] == ["not run", "-", "-", "-"]
-    speed = parallel.speed_table(results, {}).splitlines()[3].split("|")
+    assert best[5] == "46.0"  # measured elsewhere, which enters no ratio
+    speed = parallel.speed_table(results).splitlines()[3].split("|")
     assert [cell.strip() for cell in speed[2:6]] == [
         "208 (114 to 500)", "11.0x (10.0x to 12.0x)", "278 (152 to 667)", "75 % (75 % to 75 %)",
     ]  # fmt: skip
-    gathering = parallel.gathering_table(results, {}).splitlines()
+    gathering = parallel.gathering_table(results).splitlines()
     assert "| 8,000 | 83 % | 62 % |" in gathering[2]
     assert "| 6,000 | 111 % | 83 % |" in gathering[3]
     assert {"tianshou-to5", "trpo-post-start"} <= results.missing
 
 
-def test_what_was_measured_elsewhere_stands_apart_and_enters_no_ratio(tmp_path):
-    write_run(tmp_path, "trpo-to5-ours", 1, race(1.0))
-    measured = {"sb3-to5-best": {"seconds_to_bar": "46.0"}}
-    best = parallel.race_table(load(tmp_path), measured).splitlines()[3]
-    assert best.endswith("| not run | - | - | - | 46.0 |")
+def test_figures_and_blocks_come_from_results_alone_and_name_what_is_missing(tmp_path, monkeypatch, capsys):
+    def draw(results: plot.Results, folder: Path) -> dict[str, str]:
+        ours = {"trained": results["trpo-a"], "never run": results["trpo-b"]}
+        with plot.figure(folder / "curves.png") as (axes,):
+            plot.curves(axes, ours["trained"], "global_step", "charts/episodic_return_100", "trained")
+        table = plot.beside("program", ours, {"return": "charts/episodic_return_100"}, [["theirs", "-3"]])
+        return {"table": table, "number": "all is well"}
 
-
-def test_figures_and_tables_come_from_results_alone_and_name_what_is_missing(tmp_path):
-    rows = race(1.0, updates=20)
-    rows[-1]["eval/episodic_return"] = -4.0
-    rows = [{"eval/episodic_return": ""} | row for row in rows]
     for seed, end in ((1, -4.0), (2, -5.0)):
+        rows = race(1.0, updates=20)
         rows[-1]["charts/episodic_return_100"] = end
-        write_run(tmp_path, "trpo-envs-reacher", seed, rows, code=f"version {seed}")
-    write_run(tmp_path, "trpo-actors-1", 1, race(1.0))
+        write_run(tmp_path, "trpo-a", seed, rows, code=f"version {seed}", date=f"2026-11-{27 + seed}")
     load(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "gone")
-    readme = "# Title\n| x <!-- begin: trpo-number -->old<!-- end: trpo-number --> |\n"
-    (tmp_path / "README.md").write_text(readme)
-    words = [sys.executable, str(ROOT / "benchmarks" / "plot.py"), "--root", str(tmp_path)]
-    output = subprocess.check_output(words, text=True)
-    assert "missing" in output
-    assert "trpo-envs-ant" in output
-    assert "different versions of the code in trpo-envs-reacher" in output
-    text = (tmp_path / "README.md").read_text()
-    assert "old" not in text
-    assert "| x <!-- begin: trpo-number -->Reacher-v5 -4.50" in text
-    table = (tmp_path / "results" / "trpo" / "README.md").read_text()
-    assert "| Reacher-v5 | 2 | -4.50 ± 0.71 | -4.00 ± 0.00 | 3.00 | -4.82 (v2) |" in table
-    assert {path.name for path in tmp_path.glob("results/trpo/*.png")} == {"envs.png"}
-    assert {path.name for path in tmp_path.glob("results/trpo_parallel/*.png")} == {"actors.png"}
+    page, readme = tmp_path / "results" / "trpo_parallel" / "README.md", tmp_path / "README.md"
+    page.write_text("".join(f"<!-- begin: {name} -->\nold\n<!-- end: {name} -->\n" for name in ("table", "old")))
+    readme.write_text("| x <!-- begin: trpo_parallel-number -->old<!-- end: trpo_parallel-number --> |\n")
+    monkeypatch.setattr(plot, "figures_of", lambda section: SimpleNamespace(draw=draw, OLD="It was longer."))
+    monkeypatch.setattr(sys, "argv", ["plot.py", "--root", str(tmp_path), "trpo_parallel"])
+    assert plot.main() == 0
+    output = capsys.readouterr().out
+    assert "missing trpo-b" in output
+    assert "different versions of the code in trpo-a" in output
+    assert "no block <!-- begin: machines -->" in output
+    header, _, ours, theirs = page.read_text().splitlines()[1:5]
+    assert (header, ours, theirs) == ("| program | return |", "| trained | -4.50 ± 0.71 |", "| theirs | -3 |")
+    assert "not yet again: trpo-a. It was longer." in page.read_text()
+    assert readme.read_text().startswith("| x <!-- begin: trpo_parallel-number -->all is well<!-- end")
+    assert (page.parent / "curves.png").exists()
+
+
+def test_the_band_stays_among_the_seeds_and_narrows_with_their_number():
+    values = np.random.default_rng(0).normal(size=(16, 50))
+    low, high = plot.band(values[:3])
+    assert (low == values[:3].min(axis=0)).all() and (high == values[:3].max(axis=0)).all()
+    low, high = plot.band(values)
+    error = values.std(axis=0, ddof=1) / 4
+    assert np.allclose((high - low) / (2 * 1.96 * error), 0.96, atol=0.15)  # a bootstrap of 16 is a little narrower
+    assert (low <= values.mean(axis=0)).all() and (values.mean(axis=0) <= high).all()
 
 
 def test_numbers_keep_three_digits_and_say_what_is_not_known():
@@ -470,7 +473,7 @@ def test_numbers_keep_three_digits_and_say_what_is_not_known():
 
 
 def test_published_figures_name_their_sources():
-    for path in (ROOT / "benchmarks" / "published").glob("*.csv"):
+    for path in set(plot.PUBLISHED.glob("*.csv")) - {plot.PUBLISHED / "matrix.csv"}:
         rows = plot.read_rows(path)
         assert rows
         for row in rows:

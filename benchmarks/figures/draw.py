@@ -1,82 +1,60 @@
-"""Figures and tables of gen/draw.py, for benchmarks/plot.py."""
+"""Figures and tables of gen/draw.py, for benchmarks/plot.py; draw_color.py's pictures are made by the same code."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from benchmarks.plot import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PUBLISHED,
-    SKY,
-    VERMILLION,
-    Result,
-    Results,
-    curves,
-    machines,
-    number,
-    read_rows,
-    save,
-    table,
-)
+from benchmarks import plot
+from benchmarks.plot import Result, Results
 
-COLUMNS = ["global_step", "charts/epoch", "losses/loss", "losses/kl", "eval/loss", "eval/kl", "time/elapsed"]
-OLD_CODE = "7b0c269"  # runs that were made by the file as it was at this commit say so
-MNIST = {  # row of benchmark.sh -> attention, T, binarization, colour
-    "draw-mnist-attention": ("yes", "10", "dynamic", BLUE),
-    "draw-mnist-whole": ("no", "10", "dynamic", GREEN),
-    "draw-mnist-fixed": ("yes", "10", "static", ORANGE),
-    "draw-full-attention": ("yes", "10", "dynamic", BLUE),
-    "draw-full-whole": ("no", "10", "dynamic", GREEN),
-    "draw-paper": ("yes", "64", "static", VERMILLION),
+LOSS, KL, EPOCH = "eval/loss", "eval/kl", "charts/epoch"
+COLUMNS = ["global_step", EPOCH, "losses/loss", "losses/kl", LOSS, KL, "time/elapsed"]
+MNIST = {  # row of benchmark.sh: attention, T, binarization
+    "draw-mnist-attention": ("yes", "10", "dynamic"),
+    "draw-mnist-whole": ("no", "10", "dynamic"),
+    "draw-mnist-fixed": ("yes", "10", "static"),
+    "draw-full-attention": ("yes", "10", "dynamic"),
+    "draw-full-whole": ("no", "10", "dynamic"),
+    "draw-paper": ("yes", "64", "static"),
 }
-STARTS = {  # row -> label, colour
-    "draw-start-default": ("draw.py: filters overlap, canvas at the mean image", BLUE),
-    "draw-start-canvas": ("filters overlap, canvas at zero", SKY),
-    "draw-start-filters": ("filters at zero, canvas at the mean image", ORANGE),
-    "draw-start-both": ("filters and canvas at zero", VERMILLION),
-    "draw-start-plain": ("plain code (benchmarks/peers/plain_draw.py)", GREY),
+STARTS = {
+    "draw.py: filters overlap, canvas at the mean image": "draw-start-default",
+    "filters overlap, canvas at zero": "draw-start-canvas",
+    "filters at zero, canvas at the mean image": "draw-start-filters",
+    "filters and canvas at zero": "draw-start-both",
+    "plain code (benchmarks/peers/plain_draw.py)": "draw-start-plain",
 }
+OLD = "In its pictures new images alternate with test images."
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     """CPU seconds of an update in the 20 that neighbours disturbed least."""
-    if "start" not in name:
-        return {}
-    return {"seconds of an update": float((np.diff(columns["time/elapsed"]) / 20).min())}
+    return {"seconds of an update": float((np.diff(columns["time/elapsed"]) / 20).min())} if "start" in name else {}
 
 
-def made_by(result: Result) -> str:
-    """A remark on runs of the code before it was rewritten, whose commands had other flags."""
-    old = any(flag in result.summary["command"] for flag in ("--torch-threads", "--dataset emoji"))
-    return f", made by the file at commit {OLD_CODE}" if old else ""
+# --- what it draws ---------------------------------------------------------------------------
 
 
 def load_model(folder: Path, run: str, module) -> tuple:
     """The trained model of a finished run and its test images, None where the run's folder is not there any more."""
     run_dir = folder.parents[1] / "runs" / "benchmark" / run / "seed1"
-    if not (run_dir / "model.pt").exists() or not (run_dir / "args.json").exists():
+    if not (run_dir / "model.pt").exists():
         return None, None
-    saved = json.loads((run_dir / "args.json").read_text())
-    args = module.Args(**saved)
+    args = module.Args(**json.loads((run_dir / "args.json").read_text()))
     _, test = module.load_images(args)
     model = module.DRAW(args, test[0])
     model.load_state_dict(torch.load(run_dir / "model.pt", weights_only=True)["model"])
+    torch.manual_seed(0)
     return model, test
 
 
 @torch.no_grad()
-def animate(model, images: torch.Tensor | None, path: Path):
-    """A gif of 16 canvases, step by step, with the patch that is written: these images [16, c, s, s], or new ones."""
+def animate(model, images: torch.Tensor, path: Path):
+    """A gif of 16 canvases of these images [16, c, s, s], step by step, with the patch that is written."""
     from PIL import Image, ImageDraw
 
-    torch.manual_seed(0)
     drawing, scale, frames = model(16, images), 2 if model.size > 40 else 3, []
     side = model.size * scale + 2
     for canvas, grid in zip(drawing.canvases, drawing.writes, strict=True):
@@ -97,117 +75,90 @@ def animate(model, images: torch.Tensor | None, path: Path):
 @torch.no_grad()
 def steps_figure(model, images: torch.Tensor, path: Path):
     """Width and centre of the patches and nats told at each step: mean and standard deviation over images."""
-    torch.manual_seed(0)
-    drawing, panels = model(len(images), images), Figure(figsize=(12, 3.6), layout="constrained").subplots(1, 3)
+    drawing = model(len(images), images)
 
-    def band(axes, values: torch.Tensor, label: str | None, color: str, style: str = "-"):
+    def line(axes, values: torch.Tensor, label: str | None, color: str, style: str = "-"):
         mean, std, x = values.mean(1).numpy(), values.std(1).numpy(), np.arange(1, len(values) + 1)
         axes.plot(x, mean, label=label, color=color, linestyle=style)
         axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
 
-    for grids, name, color in ((drawing.reads, "read", ORANGE), (drawing.writes, "written", GREEN)):
-        if grids[0] is not None:
-            band(panels[0], torch.stack([(grid.F_x.shape[1] - 1) * grid.stride for grid in grids]), name, color)
-            centres = torch.stack([grid.centre for grid in grids])
-            band(panels[1], centres[:, :, 0], f"{name}, x", color)
-            band(panels[1], centres[:, :, 1], f"{name}, y", color, "--")
-    band(panels[2], torch.stack(drawing.kl), None, BLUE)
-    for axes, label in zip(panels, ("patch's width (pixels)", "patch's centre (pixels)", "KL (nats)"), strict=True):
-        axes.set(xlabel="step", ylabel=label)
-        axes.grid(alpha=0.25)
-    for axes in panels[:2]:
-        axes.legend(frameon=False, fontsize=8)
-    save(panels[0].figure, path)
+    with plot.figure(path, columns=3, size=(12, 3.6)) as (width, centre, kl):
+        for grids, name, color in ((drawing.reads, "read", plot.ORANGE), (drawing.writes, "written", plot.GREEN)):
+            if grids[0] is not None:
+                line(width, torch.stack([(grid.F_x.shape[1] - 1) * grid.stride for grid in grids]), name, color)
+                centres = torch.stack([grid.centre for grid in grids])
+                line(centre, centres[:, :, 0], f"{name}, x", color)
+                line(centre, centres[:, :, 1], f"{name}, y", color, "--")
+        line(kl, torch.stack(drawing.kl), None, plot.BLUE)
+        for axes, label in ((width, "patch's width (pixels)"), (centre, "patch's centre (pixels)"), (kl, "KL (nats)")):
+            axes.set(xlabel="step", ylabel=label)
 
 
-def bound_part(results: Results, folder: Path) -> list[str]:
-    axes, rows = Figure(figsize=(6.5, 4.2), layout="constrained").subplots(), []
-    for name, (attention, steps, binarized, color) in MNIST.items():
-        if not results[name]:
-            continue
-        curves(axes, results[name], "charts/epoch", "eval/loss", color, f"attention: {attention}, {binarized} pixels")
-        for seed in results[name]:
-            cells = [f"{seed.final(key):.2f}" for key in ("eval/loss", "eval/kl")]
-            epochs, seconds = f"{seed.final('charts/epoch'):.0f}", f"{seed.summary['cpu_seconds']:,.0f}"
-            rows.append([f"draw.py{made_by(seed)}", attention, steps, binarized, epochs, *cells, seconds])
-    for theirs in read_rows(PUBLISHED / "draw.csv"):
-        cells = [theirs[key] for key in ("attention", "steps", "binarization")]
-        rows.append([theirs["model"], *cells, theirs["epochs"] or "not stated", theirs["bound"], "-", "-"])
-        axes.axhline(float(theirs["bound"]), color=GREY, linestyle=":", linewidth=0.8)
-        text = f"{theirs['model']}, attention: {theirs['attention']}, {theirs['epochs'] or '?'} epochs"
-        axes.text(0.99, float(theirs["bound"]), text, transform=axes.get_yaxis_transform(), ha="right", fontsize=7)
-    axes.set(xlabel="epochs", ylabel="bound on -log p(x), test (nats)", ylim=(78, 150), title="Binarized MNIST")
-    axes.legend(frameon=False, fontsize=8)
-    axes.grid(alpha=0.25)
-    save(axes.figure, folder / "bound.png")
-    header = ["one seed each", "attention", "T", "pixels", "epochs", "test bound (nats)", "of it KL", "CPU seconds"]
-    return [table(header, rows, left=4), "![The bound over epochs](bound.png)"]
-
-
-def start_part(results: Results, folder: Path) -> list[str]:
-    axes, rows = Figure(figsize=(6.5, 4.2), layout="constrained").subplots(), []
-    for name, (label, color) in STARTS.items():
-        curves(axes, results[name], "global_step", "losses/loss", color, label, scale=1 / 128)
-        for seed in results[name]:
-            at = [number(seed.at(updates * 128, "losses/loss")) for updates in (100, 200, 400)]
-            seconds = seed.summary["facts"].get("seconds of an update", math.nan)
-            rows.append([label + made_by(seed), *at, number(1000 * seconds)])
-    if not rows:
-        return []
-    axes.axhline(206, color=GREY, linestyle=":", linewidth=0.8)
-    axes.text(0.99, 207, "independent pixels: 206", transform=axes.get_yaxis_transform(), ha="right", fontsize=7)
-    axes.set(xlabel="updates", ylabel="training bound (nats)", ylim=(140, 300), title="T = 10, 2 x 2 filters read")
-    axes.legend(frameon=False, fontsize=8)
-    axes.grid(alpha=0.25)
-    save(axes.figure, folder / "start.png")
-    header = ["start", "bound at 100 updates", "at 200", "at 400", "CPU ms per update"]
-    words = (
-        "Independent pixels, each as bright as on average, cost 206 nats. With all biases of the attention at 0, as in "
-        "most code, the four filters that read are a pixel wide and 27 pixels apart: they see the corners, black in "
-        "nearly every digit, so the codes carry nothing and only the mean image is learned."
-    )
-    return ["## How learning starts", table(header, rows), words, "![The first updates](start.png)"]
-
-
-def draw(results: Results, folder: Path) -> dict[str, str]:
-    """Write results/draw/README.md and its pictures; returns the README's blocks."""
+def pictures(folder: Path):
+    """Drawings of the runs with and without attention, where these were made here."""
     from gen import draw as script
 
     for run, name in (("draw-mnist-attention", "mnist"), ("draw-mnist-whole", "whole")):
         model, test = load_model(folder, run, script)
         if model:
-            torch.manual_seed(0)
             script.save_drawing(model, test[:4].bernoulli(), folder / f"{name}_drawing.png")
             animate(model, test[:16].bernoulli(), folder / f"{name}_drawing.gif")
             if name == "mnist":
                 steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
-    best = {name: results[name][0] for name in ("draw-mnist-attention", "draw-mnist-whole") if results[name]}
-    with_, without = (best[name].final("eval/loss") if name in best else math.nan for name in best)
-    parts = [
-        "# DRAW",
-        "[Gregor et al. 2015](https://arxiv.org/abs/1502.04623) draw an image in T steps with a recurrent variational "
-        "autoencoder and report a bound of 80.97 nats on binarized MNIST with attention (T = 64). The other published "
-        "numbers are of a re-implementation with T = 10 (Wakeford et al. 2025).",
-        "```\npython gen/draw.py --dataset mnist --epochs 12\npython gen/draw.py --dataset mnist --epochs 12 "
-        "--no-attention\n```",
-        *bound_part(results, folder),
-        f"At T = 10, attention does not pay on MNIST: {with_:.1f} nats with it, {without:.1f} without, after the same "
-        "12 epochs; the re-implementation sees the same order. Not run here: the paper's 80.97 (T = 64 for 100 epochs, "
-        "row `draw-paper`, for a GPU) and 60 epochs at T = 10 (rows `draw-full-*`).",
-        *start_part(results, folder),
-        "## What it draws",
-        "Ten steps from left to right: what is read of four test images (orange), what is written (green), and new "
-        f"images from the prior (not in pictures of the file at commit {OLD_CODE}, which alternate the first two).",
-        "![With attention](mnist_drawing.png)",
-        "The same without attention; every step sees and changes all pixels:",
-        "![Without attention](whole_drawing.png)",
-        "Where it looks, over 500 test images. As the post saw, the first patch takes in nearly everything, later ones "
-        "less, and its place depends little on the image:",
-        "![Patches over the steps](mnist_steps.png)",
-        f"Measured on: {machines(seed for seeds in results.all.values() for seed in seeds)}.",
-    ]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+
+
+# --- the bound -------------------------------------------------------------------------------
+
+
+def bound(results: Results, path: Path) -> str:
+    """The bound on test images over epochs: the figure and the table."""
+    ours = {("draw.py", *cells): seeds for name, cells in MNIST.items() if (seeds := results[name])}
+    published = []
+    with plot.figure(path, size=(6.5, 4.2)) as (axes,):
+        for (_, attention, steps, pixels), seeds in ours.items():
+            plot.curves(axes, seeds, EPOCH, LOSS, f"T = {steps}, attention: {attention}, {pixels} pixels")
+        for row in plot.published("draw"):
+            cells = [row[key] for key in ("attention", "steps", "binarization", "epochs", "bound")]
+            published.append([row["model"], *(cell or "not stated" for cell in cells), "-", "-"])
+            words = f"{row['model']}, attention: {row['attention']}, {row['epochs'] or '?'} epochs"
+            axes.axhline(float(row["bound"]), color=plot.GREY, linestyle=":", linewidth=0.8)
+            axes.text(0.99, float(row["bound"]), words, transform=axes.get_yaxis_transform(), ha="right", fontsize=7)
+        axes.set(xlabel="epochs", ylabel="bound on -log p(x), test (nats)", ylim=(78, 150), title="Binarized MNIST")
+    columns = {
+        "epochs": lambda seeds: f"{seeds[0].final(EPOCH):.0f}",
+        "test bound (nats)": lambda seeds: plot.spread((seed.final(LOSS) for seed in seeds), ".2f"),
+        "of it KL": lambda seeds: plot.spread((seed.final(KL) for seed in seeds), ".2f"),
+        "CPU seconds": plot.cpu,
+    }
+    return plot.beside(("one seed each", "attention", "T", "pixels"), ours, columns, published)
+
+
+def start(results: Results, path: Path) -> str:
+    """The first updates: the figure and the table."""
+    ours = {label: results[name] for label, name in STARTS.items()}
+    with plot.figure(path, size=(6.5, 4.2)) as (axes,):
+        for label, seeds in ours.items():
+            plot.curves(axes, seeds, "global_step", "losses/loss", label, scale=1 / 128)
+        axes.axhline(206, color=plot.GREY, linestyle=":", label="independent pixels: 206")
+        axes.set(xlabel="updates", ylabel="training bound (nats)", ylim=(140, 300), title="T = 10, 2 x 2 filters read")
+
+    def at(updates: int):
+        return lambda seeds: plot.number(seeds[0].at(updates * 128, "losses/loss"))
+
+    def milliseconds(seeds: list[Result]) -> str:
+        return plot.number(1000 * seeds[0].facts.get("seconds of an update", np.nan))
+
+    columns = {"bound at 100 updates": at(100), "at 200": at(200), "at 400": at(400), "CPU ms per update": milliseconds}
+    return plot.beside("start", ours, columns)
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    pictures(folder)
+    with_, without = (f"{results[f'draw-mnist-{way}'][0].final(LOSS):.1f}" for way in ("attention", "whole"))
     return {
-        "draw-number": f"MNIST, T = 10: <= {with_:.1f} nats with attention, {without:.1f} without (T = 64: 80.97)",
-        "draw-picture": '<img src="results/draw/mnist_drawing.gif" width="240" alt="Digits drawn step by step">',
+        "table": bound(results, folder / "bound.png"),
+        "start": start(results, folder / "start.png"),
+        "with": f"{with_} nats",
+        "without": without,
+        "number": f"MNIST, T = 10: <= {with_} nats with attention, {without} without (T = 64: 80.97)",
     }

@@ -1,152 +1,82 @@
 """Figures and tables of algos/trpo.py, for benchmarks/plot.py; ppo.py's are drawn by the same functions."""
 
-from pathlib import Path
-
 import numpy as np
-from matplotlib.figure import Figure
 
-from benchmarks.plot import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PUBLISHED,
-    PURPLE,
-    VERMILLION,
-    Result,
-    Results,
-    curves,
-    machines,
-    number,
-    read_rows,
-    save,
-    spread,
-    table,
-)
+from benchmarks import plot
 
 RETURN, EVALUATION = "charts/episodic_return_100", "eval/episodic_return"
 COLUMNS = ["global_step", RETURN, "losses/kl", "losses/step_fraction", "losses/kl_scale", "losses/entropy"]
 ENVIRONMENTS = ["Reacher", "Swimmer", "HalfCheetah", "Hopper", "Walker2d", "Ant", "InvertedPendulum"]
 COLORS = {  # of the published codes
-    "OpenAI baselines": VERMILLION, "sb3-contrib": PURPLE, "Tianshou": GREEN, "Spinning Up": ORANGE, "CleanRL": GREEN,
+    "OpenAI baselines": plot.VERMILLION, "sb3-contrib": plot.PURPLE, "Tianshou": plot.GREEN,
+    "Spinning Up": plot.ORANGE, "CleanRL": plot.GREEN,
 }  # fmt: skip
-TEXT = """# TRPO
-
-[Schulman et al. 2015](https://arxiv.org/abs/1502.05477) claim monotonic improvement for little tuning. Our training
-returns are above those of OpenAI baselines and Spinning Up on every environment. Deterministic actions are below
-sb3-contrib's published returns, on older versions, on Swimmer, Hopper and Walker2d, and above on HalfCheetah and Ant
-(one seed). One of three seeds on Hopper hardly leaves a gait of one small hop in 700,000 steps. Five seeds a row are
-listed and fewer were run, see the column; the versions v4 were not run. The curves:
-
-```bash
-./benchmark.sh trpo-envs
-```
-
-One run of them:
-
-```bash
-python algos/trpo.py --env-id Hopper --total-timesteps 1000000
-```
-"""
 
 
-def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    reached = columns[RETURN] >= -5
-    return {"steps_to_minus_5": float(columns["global_step"][reached.argmax()])} if reached.any() else {}
+def facts(name: str, columns: dict) -> dict:
+    return {"steps_to_minus_5": plot.first_reached(columns, RETURN, -5)}
 
 
-def runs_of(results: Results, prefix: str, env: str) -> list[Result]:
-    return results[f"{prefix}-{env.lower()}"]
-
-
-def environments_figure(results: Results, prefix: str, environments: list[str], published: list[dict], path: Path):
-    """One panel per environment: training returns, deterministic returns at the end, published returns as lines."""
-    columns = 4
-    figure = Figure(figsize=(3.4 * columns, 3.0 * -(-len(environments) // columns)), layout="constrained")
-    panels = figure.subplots(-(-len(environments) // columns), columns, squeeze=False).flatten()
-    for axes, env in zip(panels, environments, strict=False):
-        seeds = runs_of(results, prefix, env)
-        curves(axes, seeds, "global_step", RETURN, BLUE, "training, last 100 episodes", scale=1e-6)
-        ends = [seed.final("global_step") * 1e-6 for seed in seeds]
-        label = "deterministic actions"
-        axes.plot(
-            ends, [s.final(EVALUATION) for s in seeds], "D", markersize=4, color=BLACK, clip_on=False, label=label
+def environments(results: plot.Results, prefix: str, names: list[str], published: list[dict], folder, peer="") -> str:
+    """The figure and the table of returns: training, deterministic, published; a panel per environment that was run."""
+    runs = {env: seeds for env in names if (seeds := results[f"{prefix}-{env.lower()}"])}
+    lines, columns = -(-len(runs) // 4), min(4, len(runs))
+    with plot.figure(folder / "envs.png", lines, columns, size=(3.4 * columns, 3 * lines), dpi=110) as panels:
+        for axes, (env, seeds) in zip(panels, runs.items(), strict=False):
+            plot.curves(axes, seeds, "global_step", RETURN, "training, last 100 episodes", plot.BLUE, scale=1e-6)
+            ends = [(seed.final("global_step") * 1e-6, seed.final(EVALUATION)) for seed in seeds]
+            axes.plot(*zip(*ends, strict=True), "D", markersize=4, color=plot.BLACK, label="deterministic actions")
+            for row in published:
+                if row["environment"] == env:
+                    words = f"{row['code']} ({row['measured']})"
+                    axes.axhline(float(row["return"]), color=COLORS[row["code"]], linestyle="--", label=words)
+            axes.set(title=f"{env}-v5, {len(seeds)} seeds", xlabel="million steps", xlim=(0, 1.03))
+            if env == "Reacher":
+                axes.set_ylim(-20, -2)
+        for axes in panels[len(runs) :]:
+            axes.axis("off")
+        panels[0].set_ylabel("return")
+        labels = {}
+        for axes in panels:
+            labels |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        axes.figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns)
+    columns = {"seeds": plot.count, "ours, training": RETURN, "ours, deterministic": EVALUATION}
+    columns["CPU seconds"] = lambda seeds: plot.number(plot.sorted_median([seed.cpu for seed in seeds]))
+    if peer:
+        columns[f"{peer}, v5, run here, evaluation"] = lambda seeds: plot.spread(
+            s.final(EVALUATION) for s in results.by_name.get(seeds[0].name.replace(prefix, "sb3-envs"), [])
         )
-        for row in published:
-            if row["environment"] == env:
-                label = f"{row['code']} ({row['measured']})"
-                axes.axhline(
-                    float(row["return"]), color=COLORS[row["code"]], linestyle="--", linewidth=1.2, label=label
-                )
-        axes.set(title=f"{env}-v5, {len(seeds)} seeds", xlabel="million steps", xlim=(0, 1.03))
-        axes.grid(alpha=0.25)
-        if env == "Reacher":
-            axes.set_ylim(-20, -2)
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    for axes in panels[len(environments) :]:
-        axes.axis("off")
-    panels[0].set_ylabel("return")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    save(figure, path, dpi=110)
+    for code in dict.fromkeys(row["code"] for row in published):
+        rows = {row["environment"].lower(): row for row in published if row["code"] == code}
+        measured = next(iter(rows.values()))["measured"]
+
+        def theirs(seeds, rows=rows) -> str:
+            row = rows.get(seeds[0].name.split("-")[-1])
+            return f"{row['return']}{' ± ' * bool(row['spread'])}{row['spread']} ({row['version']})" if row else "-"
+
+        columns[f"{code}, {measured}"] = theirs
+    return plot.beside("environment", {f"{env}-v5": seeds for env, seeds in runs.items()}, columns)
 
 
-def environments_table(results: Results, prefix: str, environments: list[str], published: list[dict]) -> str:
-    """Ours beside the published returns after a million steps."""
-    codes = list(dict.fromkeys(row["code"] for row in published))
-    rows = []
-    for env in environments:
-        if seeds := runs_of(results, prefix, env):
-            cells = [spread(seed.final(column) for seed in seeds) for column in (RETURN, EVALUATION)]
-            cpu = number(float(np.median([seed.summary["cpu_seconds"] for seed in seeds])))
-            theirs = {row["code"]: row for row in published if row["environment"] == env}
-            named = [f"{r['return']} {'± ' + r['spread'] if r['spread'] else ''} ({r['version']})".replace("  ", " ")
-                     if (r := theirs.get(code)) else "-" for code in codes]  # fmt: skip
-            rows.append([f"{env}-v5", str(len(seeds)), *cells, cpu, *named])
-    measured = {code: next(row["measured"] for row in published if row["code"] == code) for code in codes}
-    header = ["environment", "seeds", "ours, training", "ours, deterministic", "CPU seconds"]
-    return table([*header, *(f"{code}, {measured[code]}" for code in codes)], rows)
-
-
-def fractions(results: Results) -> str:
-    """How often the line search takes the full step, and the KL divergence it makes."""
-    rows = []
-    for env in ENVIRONMENTS:
-        if seeds := runs_of(results, "trpo-envs", env):
-            fraction, kl = (np.concatenate([s[c] for s in seeds]) for c in ("losses/step_fraction", "losses/kl"))
-            shares = [f"{np.mean(x):.0%}" for x in (fraction == 1, (fraction < 1) & (fraction > 0), fraction == 0)]
-            rows.append([f"{env}-v5", *shares, f"{np.median(kl):.4f}"])
-    return table(["environment", "full step", "shortened", "none", "median KL divergence"], rows)
-
-
-def draw(results: Results, folder: Path) -> dict[str, str]:
-    """Write the figure and the page; returns the README's block."""
+def draw(results: plot.Results, folder) -> dict[str, str]:
     codes = ("OpenAI baselines", "sb3-contrib", "Tianshou", "Spinning Up")
-    published = [row for row in read_rows(PUBLISHED / "trpo.csv")
-                 if row["code"] in codes and int(row["timesteps"]) == 1_000_000]  # fmt: skip
-    environments_figure(results, "trpo-envs", ENVIRONMENTS, published, folder / "envs.png")
-    reacher = results["trpo-envs-reacher"]
-    steps = sorted(seed.summary["facts"].get("steps_to_minus_5", np.inf) for seed in reacher)
-    mean = number(float(np.mean([seed.final(RETURN) for seed in reacher])))
-    used = [seed for name in results.all for seed in results[name] if name.startswith("trpo")]
-    text = f"""{TEXT}
-![Learning curves](envs.png)
+    published = [row for row in plot.published("trpo", timesteps="1000000") if row["code"] in codes]
+    ours = {f"{env}-v5": results[f"trpo-envs-{env.lower()}"] for env in ENVIRONMENTS}
+    reacher = ours["Reacher-v5"]
 
-{environments_table(results, "trpo-envs", ENVIRONMENTS, published)}
+    def share(condition):
+        return lambda seeds: f"{np.mean(condition(np.concatenate([s['losses/step_fraction'] for s in seeds]))):.0%}"
 
-Returns after a million steps, mean ± standard deviation over seeds. Training: mean of the last 100 episodes, sampled
-actions. Deterministic: 100 new episodes of the policy's mode. Published columns name their environments' version: v5
-pays no alive bonus on the last step of Hopper, Walker2d, Ant and InvertedPendulum, charges Ant for contacts, changed
-Walker2d's feet and Reacher's reward. Tianshou's figure is the maximum over training. CPU seconds on one shared core.
-
-Steps to a return of -5 on Reacher-v5 (mean of the last 100 episodes), seed by seed: {", ".join(map(number, steps))}.
-
-## The line search
-
-{fractions(results)}
-
-Measured on: {machines(used)}.
-"""
-    (folder / "README.md").write_text(text)
-    return {"trpo-number": f"Reacher-v5 {mean} after 1 M steps (baselines, v2: -4.82)"}
+    columns = {
+        "full step": share(lambda x: x == 1),
+        "shortened": share(lambda x: (x < 1) & (x > 0)),
+        "none": share(lambda x: x == 0),
+        "median KL divergence": lambda seeds: f"{np.median(np.concatenate([s['losses/kl'] for s in seeds])):.4f}",
+    }
+    return {
+        "table": environments(results, "trpo-envs", ENVIRONMENTS, published, folder, peer="sb3-contrib"),
+        "steps": ", ".join(map(plot.number, sorted(seed.facts["steps_to_minus_5"] for seed in reacher))),
+        "line-search": plot.beside("environment", ours, columns),
+        "number": f"Reacher-v5 {plot.number(plot.mean(s.final(RETURN) for s in reacher))} after 1 M steps (baselines, "
+        "v2: -4.82)",
+    }
