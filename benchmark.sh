@@ -404,7 +404,7 @@ realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifa
 
 # densities in the plane that are known; those with holes and gaps take twice the couplings
 flow-moons                      | 1-3 | 1 | python gen/flow_2d.py
-flow-{rings,spirals,gaussians}  | 1-3 | 1 | python gen/flow_2d.py --dataset {rings,spirals,gaussians} --couplings 24 --batch-size 1000 --max-grad-norm 5 --updates {3000,3000,6000}
+flow-{rings,spirals,gaussians}  | 1-3 | 1 | python gen/flow_2d.py --dataset {rings,spirals,gaussians} --couplings 24 --batch-size 1000 --updates {3000,3000,6000}
 
 [vae_gan]
 

@@ -79,7 +79,7 @@ def rows(folder):
 
 def test_learns_the_moons_and_writes_its_folder(tmp_path):
     row = train(Args(run_dir=tmp_path / "run", couplings=8, hidden=32, updates=300))
-    assert 0 < row["eval/above_source"] < 0.35 and row["eval/inversion_error"] < 1e-3
+    assert 0 < row["eval/above_source"] < 0.35
     files = {"args.json", "metrics.csv", "density.png", "model.pt"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     flow = Flow(8, 32)  # scored here on other points, not read from the run's own bookkeeping
@@ -92,9 +92,9 @@ def test_learns_the_moons_and_writes_its_folder(tmp_path):
 
 def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(Args(run_dir=tmp_path / name, seed=seed, couplings=2, hidden=8, updates=6, log_every=2))
+        train(Args(run_dir=tmp_path / name, seed=seed, couplings=2, hidden=8, updates=30))
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
-    assert len(rows(tmp_path / "a")) == 3
+    assert [int(row["global_step"]) for row in rows(tmp_path / "a")] == list(range(500, 7501, 500))
 
 
 def test_one_update_touches_no_tensor_of_another_device():
@@ -120,4 +120,4 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
 
 def test_a_diverging_run_stops_with_the_step(tmp_path):
     with pytest.raises(FloatingPointError, match="at step"):
-        train(Args(run_dir=tmp_path / "run", learning_rate=1e30, updates=20, log_every=10))
+        train(Args(run_dir=tmp_path / "run", learning_rate=1e30, updates=20))
