@@ -10,8 +10,8 @@
 
 The generator G maps noise z to an image, the discriminator D an image to the probability that it is a training image. D
 learns to tell both kinds apart, G to raise D(G(z)). Nothing keeps G from mapping all z to one image (mode collapse):
-eval/diversity, the distance between generated images divided by that between training images, shows it. A run leaves
-samples.png, interpolation.png and progress.png, the same noise at every row of metrics.csv.
+eval/diversity, the distance between generated images divided by that between training images, shows it. samples.png has
+a row for each row of metrics.csv, of images from the same noise.
 
 Goodfellow et al. 2014, "Generative adversarial nets" (arXiv 1406.2661): algorithm 1, with the non-saturating loss of G.
 Radford, Metz & Chintala 2016, "DCGAN" (arXiv 1511.06434): networks, initialization, Adam's beta1.
@@ -131,28 +131,42 @@ def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
 
 # --- data ------------------------------------------------------------------------------------
 
-MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz", "440fcabf73cc546f"
-CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a"
+URLS = {  # address, SHA-256
+    "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz", "440fcabf73cc546f"),
+    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a"),
+}
+
+
+def read_folder(folder: Path, size: int) -> torch.Tensor:
+    """The readable images below a folder, cut to squares of this side: uint8 [n, 3, size, size]."""
+    from PIL import Image, ImageOps
+
+    images, skipped = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            with Image.open(path) as image:
+                images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (size, size))))
+        except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
+            skipped.append(f"{path} ({error})")
+    if not images:
+        raise UsageError(f"--data-dir {folder}: no readable images below it, {len(skipped)} other files")
+    if skipped:
+        print(f"--data-dir {folder}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def load_images(args: Args) -> torch.Tensor:
     """Training images, uint8 [n, channels, height, width]."""
-    url, sha256 = CIFAR10 if args.dataset == "cifar10" else MNIST
+    if args.dataset == "digits":
+        from sklearn.datasets import load_digits
+
+        images = torch.from_numpy(load_digits().images[:1500]).float().unsqueeze(1) * (255 / 16)
+        return F.interpolate(images, size=28, mode="bilinear").round().byte()
+    if args.dataset == "folder":
+        return read_folder(args.data_dir, args.image_size)
+    url, sha256 = URLS[args.dataset]
     path = args.data_dir / url.rpartition("/")[2]
     try:
-        if args.dataset == "digits":
-            from sklearn.datasets import load_digits
-
-            images = torch.from_numpy(load_digits().images[:1500]).float().unsqueeze(1) * (255 / 16)
-            return F.interpolate(images, size=28, mode="bilinear").round().byte()
-        if args.dataset == "folder":
-            from PIL import Image, ImageOps
-
-            images, size = [], (args.image_size, args.image_size)
-            suffixes = Image.registered_extensions()
-            for path in sorted(p for p in args.data_dir.rglob("*") if p.suffix.lower() in suffixes):
-                images.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), size)))
-            return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         if not path.exists():
             args.data_dir.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
@@ -163,7 +177,7 @@ def load_images(args: Args) -> torch.Tensor:
             files = [tar.extractfile(f"cifar-10-batches-bin/data_batch_{i}.bin").read() for i in range(1, 6)]
         rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(-1, 3073)
         return rows[:, 1:].reshape(-1, 3, 32, 32)  # after the label
-    except (OSError, EOFError, LookupError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
         raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
 
 
@@ -214,20 +228,21 @@ def train(args: Args) -> dict:
     resize = partial(F.interpolate, size=args.image_size, mode="bilinear", antialias=True)
     generator = make_generator(args.latent_dim, args.width, channels, args.image_size).apply(initialize)
     discriminator = make_discriminator(args.width, channels, args.image_size).apply(initialize)
-    networks = [network.to(device, memory_format=torch.channels_last) for network in (generator, discriminator)]
-    settings = {"lr": args.learning_rate, "betas": (0.5, 0.999), "fused": True}
-    adam_g, adam_d = (torch.optim.Adam(network.parameters(), **settings) for network in networks)
-    fixed, frames = torch.rand(64, args.latent_dim, device=device) * 2 - 1, []
+    for network in (generator, discriminator):
+        network.to(device, memory_format=torch.channels_last)
+    adam_g = torch.optim.Adam(generator.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
+    adam_d = torch.optim.Adam(discriminator.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
+    eval_rng = torch.Generator(device).manual_seed(0)  # evaluating does not change the training
+    fixed, frames = torch.rand(500, args.latent_dim, generator=eval_rng, device=device) * 2 - 1, []
     order, real_diversity = batches(len(images), args.batch_size, device), diversity(resize(images[:500].float()) / 255)
-    run, means, start = Run(args, args.dataset), torch.zeros(4, device=device), time.perf_counter()
+    run, sums, start = Run(args, args.dataset), torch.zeros(2, device=device), time.perf_counter()
 
     for update in tqdm(range(1, args.updates + 1), unit="update", disable=None):
         real = resize(images[next(order)].float()).to(memory_format=torch.channels_last) / 127.5 - 1
         z = torch.rand(args.batch_size, args.latent_dim, device=device) * 2 - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             fake = generator(z)
-            on_real, on_fake = discriminator(real), discriminator(fake.detach())  # separate batch statistics
-            loss_d = discriminator_loss(on_real, on_fake)
+            loss_d = discriminator_loss(discriminator(real), discriminator(fake.detach()))  # separate batch statistics
         adam_d.zero_grad()
         loss_d.backward()
         adam_d.step()
@@ -239,33 +254,27 @@ def train(args: Args) -> dict:
         loss_g.backward()
         adam_g.step()
         discriminator.requires_grad_(True)
-        means += torch.stack([loss_d, loss_g, on_real.sigmoid().mean(), on_fake.sigmoid().mean()]).detach()
+        sums += torch.stack([loss_d, loss_g]).detach()
 
         if update % args.log_every == 0 or update == args.updates:
             count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
-            loss_d, loss_g, d_real, d_fake = (means / count).tolist()
-            generated = sample(generator, torch.rand(500, args.latent_dim, device=device) * 2 - 1)
+            loss_d, loss_g = (sums / count).tolist()
+            generated = sample(generator, fixed)
             row = {
                 "global_step": update,
                 "losses/discriminator": loss_d,
                 "losses/generator": loss_g,
-                "charts/d_real": d_real,
-                "charts/d_fake": d_fake,
                 "charts/SPS": count * args.batch_size / seconds,
                 "eval/diversity": diversity(generated) / real_diversity,
             }
             run.log(row)
-            frames.append(sample(generator, fixed[:10]))
-            save_grid(sample(generator, fixed), 8, run.dir / "samples.png")
+            frames.append(generated[:16])
+            save_grid(torch.cat(frames), 16, run.dir / "samples.png")
             states = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
             torch.save(states, run.dir / "model.pt")
-            means, start = torch.zeros_like(means), time.perf_counter()
+            sums, start = torch.zeros_like(sums), time.perf_counter()
 
-    save_grid(torch.cat(frames), 10, run.dir / "progress.png")
-    steps = torch.linspace(0, 1, 10, device=device)[:, None]
-    between = torch.lerp(fixed[0:16:2, None], fixed[1:16:2, None], steps).flatten(0, 1)
-    save_grid(sample(generator, between), 10, run.dir / "interpolation.png")
-    run.close("samples.png", "progress.png", "interpolation.png")
+    run.close("samples.png")
     print(f"diversity {row['eval/diversity']:.2f} of the training images' after {args.updates} updates: {run.dir}")
     return row
 

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import io
+import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -57,7 +59,6 @@ def algorithm_1(args):
     images = gan.load_images(args)
     g = make_generator(args.latent_dim, args.width, 1, 28).apply(gan.initialize)
     d = make_discriminator(args.width, 1, 28).apply(gan.initialize)
-    torch.rand(64, args.latent_dim)
     order = batches(len(images), args.batch_size, torch.device("cpu"))
     moments = {id(p): [torch.zeros_like(p), torch.zeros_like(p)] for p in [*g.parameters(), *d.parameters()]}
 
@@ -130,25 +131,40 @@ def test_data_sets_are_read_and_a_damaged_file_is_named(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:900])
         with pytest.raises(UsageError, match=rf"--data-dir.*{name}"):
             train(Args(dataset=dataset, data_dir=tmp_path, run_dir=tmp_path / "none"))
-    with pytest.raises(UsageError, match="--data-dir"):
-        gan.load_images(Args(dataset="folder", data_dir=tmp_path / "empty"))
+    with pytest.raises(UsageError, match="--batch-size"):
+        train(Args(batch_size=1501, run_dir=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_is_read_without_its_damaged_files(tmp_path, capsys):
+    args = Args(dataset="folder", data_dir=tmp_path, image_size=32)
     (tmp_path / "sub").mkdir()
-    Image.new("RGB", (40, 20), (255, 128, 0)).save(tmp_path / "sub/a.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "text.png").write_text("no image either")
+    with pytest.raises(UsageError, match=r"--data-dir.* 2 other files"):
+        gan.load_images(args)
+    with pytest.raises(UsageError, match="--data-dir"):
+        gan.load_images(Args(dataset="folder", data_dir=tmp_path / "absent"))
+    Image.new("RGB", (40, 20), (255, 128, 0)).save(tmp_path / "sub/a.PNG")
     Image.new("L", (9, 33), 200).save(tmp_path / "b.jpg")
-    images = gan.load_images(Args(dataset="folder", data_dir=tmp_path, image_size=32))
+    whole = (tmp_path / "sub/a.PNG").read_bytes()
+    damaged = {"cut.png": whole[:60], "length.png": whole[:8] + b"\xff" + whole[9:], "bad.png": whole[:41] + bytes(30)}
+    for name, content in (damaged | {"cut.jpg": (tmp_path / "b.jpg").read_bytes()[:300]}).items():
+        (tmp_path / name).write_bytes(content)
+    header = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)  # a decompression bomb
+    chunk = b"IHDR" + header
+    bomb = whole[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[33:]
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    capsys.readouterr()
+    images = gan.load_images(args)
     assert images.shape == (2, 3, 32, 32)
     assert {tuple(image[:, 5, 5].tolist()) for image in images} == {(255, 128, 0), (200, 200, 200)}
-    with pytest.raises(UsageError, match="--batch-size"):
-        train(Args(dataset="folder", data_dir=tmp_path, run_dir=tmp_path / "none"))
-    (tmp_path / "c.png").write_bytes(b"text")
-    with pytest.raises(UsageError, match=r"--data-dir.*c\.png"):
-        gan.load_images(Args(dataset="folder", data_dir=tmp_path))
-    assert not (tmp_path / "none").exists()
+    assert "7 unreadable files are skipped" in capsys.readouterr().out
 
 
 def test_generated_digits_become_like_real_ones(tmp_path):
     row = train(Args(run_dir=tmp_path / "run", updates=120, width=8, log_every=60))
-    left = {"args.json", "metrics.csv", "model.pt", "samples.png", "progress.png", "interpolation.png"}
+    left = {"args.json", "metrics.csv", "model.pt", "samples.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == left
     generator = make_generator(100, 8, 1, 28)
     generator.load_state_dict(torch.load(tmp_path / "run/model.pt")["generator"])
@@ -157,14 +173,18 @@ def test_generated_digits_become_like_real_ones(tmp_path):
     assert row["eval/diversity"] == pytest.approx(diversity(images) / diversity(real), rel=0.2)
     correlation = torch.corrcoef(torch.stack([images.mean(0).flatten(), real.mean(0).flatten()]))[0, 1]
     assert correlation > 0.8
-    assert np.asarray(Image.open(tmp_path / "run/progress.png")).shape == (2 * 60, 10 * 60)
+    picture = np.asarray(Image.open(tmp_path / "run/samples.png"))
+    assert picture.shape == (2 * 60, 16 * 60) and picture[60:].std() > 20
     assert [r["global_step"] for r in rows(tmp_path / "run")] == ["60", "120"]
 
 
-def test_the_seed_decides_every_number(tmp_path):
+def test_the_seed_decides_every_number_and_evaluating_none(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, **SMALL, seed=seed))
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
+    train(Args(run_dir=tmp_path / "once", **SMALL | {"log_every": 3}))
+    weights, expected = (torch.load(tmp_path / name / "model.pt")["generator"] for name in ("once", "a"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize("flags", [{"batch_size": 1}, {"updates": 0}, {"image_size": 30}, {"learning_rate": 0}])
