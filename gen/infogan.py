@@ -11,8 +11,8 @@ A network Q, which shares the discriminator's layers, infers the code c in the g
 both minimize -log Q(c|G(z, c)); the entropy of c minus it is a lower bound of the mutual information of code and image.
 On MNIST the ten values of the categorical code become the ten digits: eval/code_error is the error of Q as a classifier
 of test images, where each code stands for the digit that most training images assigned to it show; labels are used for
-that alone. A run leaves codes.png (a code in each column, the same noise in each row), and
-sweep.png (a continuous code from -1 to 1 in each row).
+that alone. codes.png has a code in each column and the same noise in each row; in its last rows a continuous code goes
+from -1 to 1.
 
 Chen et al. 2016, "InfoGAN" (arXiv 1606.03657): equation 6 and appendix C.1, whose published error is 5 %.
 Differences: (1) narrower networks by default. (2) Q learns without changing the shared layers, which are to tell real
@@ -125,7 +125,7 @@ class Discriminator(nn.Module):
     def forward(self, x: torch.Tensor, detach: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """With `detach` no gradient of Q reaches the shared features."""
         features = self.features(x)
-        return self.logit(features).float(), self.q(features.detach() if detach else features).float()
+        return self.logit(features), self.q(features.detach() if detach else features).float()
 
 
 def initialize(module: nn.Module):
@@ -138,12 +138,12 @@ def initialize(module: nn.Module):
 
 def discriminator_loss(on_real: torch.Tensor, on_fake: torch.Tensor) -> torch.Tensor:
     """-log D(x) - log(1 - D(G(z))), from logits."""
-    return (F.softplus(-on_real) + F.softplus(on_fake)).mean()
+    return (F.softplus(-on_real.float()) + F.softplus(on_fake.float())).mean()
 
 
 def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
     """-log D(G(z)), the non-saturating loss: its gradient is largest while D rejects the image."""
-    return F.softplus(-on_fake).mean()
+    return F.softplus(-on_fake.float()).mean()
 
 
 def code_nll(q: torch.Tensor, c: torch.Tensor, codes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,21 +151,22 @@ def code_nll(q: torch.Tensor, c: torch.Tensor, codes: int) -> tuple[torch.Tensor
     return F.cross_entropy(q[:, :codes], c[:, :codes]), 0.5 * (q[:, codes:] - c[:, codes:]).square().sum(1).mean()
 
 
-def sample_latents(num: int, args: Args, device: torch.device) -> torch.Tensor:
+def sample_latents(num: int, args: Args, device: torch.device, rng: torch.Generator | None = None) -> torch.Tensor:
     """[num, noise + one-hot code + continuous codes]."""
-    code = F.one_hot(torch.randint(args.codes, (num,), device=device), args.codes)
-    noise, continuous = (torch.rand(num, k, device=device) * 2 - 1 for k in (args.latent_dim, args.continuous_codes))
+    code = F.one_hot(torch.randint(args.codes, (num,), generator=rng, device=device), args.codes)
+    noise = torch.rand(num, args.latent_dim, generator=rng, device=device) * 2 - 1
+    continuous = torch.rand(num, args.continuous_codes, generator=rng, device=device) * 2 - 1
     return torch.cat([noise, code, continuous], dim=1)
 
 
 # --- data ------------------------------------------------------------------------------------
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-MNIST_FILES = {  # SHA-256, bytes of the header, shape of an item
-    "train-images-idx3-ubyte.gz": ("440fcabf73cc546f", 16, (1, 28, 28)),
-    "train-labels-idx1-ubyte.gz": ("3552534a0a558bbe", 8, ()),
-    "t10k-images-idx3-ubyte.gz": ("8d422c7b0a1c1c79", 16, (1, 28, 28)),
-    "t10k-labels-idx1-ubyte.gz": ("f7ae60f92e00ec6d", 8, ()),
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546f",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbe",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6d",
 }
 
 
@@ -174,22 +175,23 @@ def load_images(args: Args) -> list[torch.Tensor]:
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
-        images = F.interpolate(images, size=28, mode="bilinear").round().byte()
-        labels = torch.from_numpy(load_digits().target).byte()
+        digits = load_digits()
+        images = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
+        images, labels = F.interpolate(images, size=28, mode="bilinear").round().byte(), torch.from_numpy(digits.target)
         return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
-    arrays = []
-    for name, (sha256, header, shape) in MNIST_FILES.items():
+    tensors = []
+    for name, sha256 in MNIST_SHA256.items():
         path = args.data_dir / name
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
+            header, shape = (16, (-1, 1, 28, 28)) if "images" in name else (8, (-1,))
             values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
-            arrays.append(torch.from_numpy(values.copy()).view(-1, *shape))
+            tensors.append(torch.from_numpy(values.copy()).view(shape))
         except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
-    return arrays
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+    return tensors
 
 
 # --- training --------------------------------------------------------------------------------
@@ -244,14 +246,12 @@ def train(args: Args) -> dict:
     num_codes = args.codes + args.continuous_codes
     generator = make_generator(args.latent_dim + num_codes, args.width).apply(initialize)
     discriminator = Discriminator(num_codes, args.width).apply(initialize)
-    networks = [network.to(device, memory_format=torch.channels_last) for network in (generator, discriminator)]
-    rates = args.generator_learning_rate, args.learning_rate
-    adam_g, adam_d = (
-        torch.optim.Adam(network.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
-        for network, rate in zip(networks, rates, strict=True)
-    )
-    fixed, order = sample_latents(10, args, device), batches(len(images), args.batch_size, device)
-    run, means, start = Run(args, args.dataset), torch.zeros(3, device=device), time.perf_counter()
+    for network in (generator, discriminator):
+        network.to(device, memory_format=torch.channels_last)
+    adam_g = torch.optim.Adam(generator.parameters(), lr=args.generator_learning_rate, betas=(0.5, 0.999), fused=True)
+    adam_d = torch.optim.Adam(discriminator.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
+    order = batches(len(images), args.batch_size, device)
+    run, sums, start = Run(args, args.dataset), torch.zeros(3, device=device), time.perf_counter()
 
     for update in tqdm(range(1, args.updates + 1), unit="update", disable=None):
         real = images[next(order)].float().to(memory_format=torch.channels_last) / 127.5 - 1
@@ -274,11 +274,11 @@ def train(args: Args) -> dict:
         loss_g.backward()
         adam_g.step()
         discriminator.requires_grad_(True)
-        means += torch.stack([loss_d, loss_g, categorical]).detach()
+        sums += torch.stack([loss_d, loss_g, categorical]).detach()
 
         if update % args.log_every == 0 or update == args.updates:
             count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
-            loss_d, loss_g, nll = (means / count).tolist()
+            loss_d, loss_g, nll = (sums / count).tolist()
             row = {
                 "global_step": update,
                 "losses/discriminator": loss_d,
@@ -290,18 +290,16 @@ def train(args: Args) -> dict:
             run.log(row)
             states = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
             torch.save(states, run.dir / "model.pt")
-            means, start = torch.zeros_like(means), time.perf_counter()
+            sums, start = torch.zeros_like(sums), time.perf_counter()
 
-    size, noise = fixed.shape[1], args.latent_dim
-    codes = fixed.unsqueeze(1).repeat(1, args.codes, 1)  # [noise, code, size]
-    codes[:, :, noise : noise + args.codes] = torch.eye(args.codes, device=device)
-    save_grid(sample(generator, codes.flatten(0, 1)), args.codes, run.dir / "codes.png")
-    chosen = [*range(noise + args.codes, size), *range(noise)][:8]  # continuous codes first, then noise
-    sweep = fixed[0].repeat(len(chosen), 10, 1)
-    for values, dimension in zip(sweep, chosen, strict=True):
-        values[:, dimension] = torch.linspace(-1, 1, 10, device=device)
-    save_grid(sample(generator, sweep.flatten(0, 1)), 10, run.dir / "sweep.png")
-    run.close("codes.png", "sweep.png")
+    eval_rng = torch.Generator(device).manual_seed(0)  # the same noise for every seed
+    z = sample_latents(10, args, device, eval_rng)[[*range(10), *[0] * args.continuous_codes]]
+    z = z.unsqueeze(1).repeat(1, args.codes, 1)  # [row, column, noise + one-hot code + continuous codes]
+    z[:10, :, args.latent_dim : args.latent_dim + args.codes] = torch.eye(args.codes, device=device)
+    for i in range(args.continuous_codes):
+        z[10 + i, :, args.latent_dim + args.codes + i] = torch.linspace(-1, 1, args.codes, device=device)
+    save_grid(sample(generator, z.flatten(0, 1)), args.codes, run.dir / "codes.png")
+    run.close("codes.png")
     told = f"mutual information at least {row['losses/information']:.2f} of {math.log(args.codes):.2f} nats"
     print(f"code error {row['eval/code_error']:.1%} on test images, {told}, after {args.updates} updates: {run.dir}")
     return row
