@@ -29,6 +29,7 @@ import os
 import re
 import tarfile
 import time
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -52,8 +53,6 @@ class Args:
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
-    torch_threads: PositiveInt = 1
-    """threads on the CPU; results differ in the last digits with their number"""
     cuda: bool = True
     """use a GPU if there is one"""
     bf16: bool = False
@@ -68,11 +67,9 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["digits", "mnist", "cifar10"] = "digits"
-    """scikit-learn's 8x8 digits enlarged to 28x28, or MNIST or CIFAR-10, downloaded on first use"""
+    """scikit-learn's digits, enlarged to 28x28, or MNIST or CIFAR-10, downloaded on first use"""
     data_dir: Path = Path("data")
     """where MNIST and CIFAR-10 are kept"""
     levels: Literal[2, 256] = 2
@@ -88,7 +85,7 @@ class Args:
     layers: PositiveInt = 4
     """gated layers; the first has kernels of 7, the others of 5"""
     log_every: PositiveInt = 250
-    """updates per row of metrics.csv and per checkpoint"""
+    """updates per row of metrics.csv"""
     eval_images: PositiveInt = 1000
     """test images that a row evaluates"""
 
@@ -102,23 +99,14 @@ def gate(x: torch.Tensor) -> torch.Tensor:
     return features.tanh() * gates.sigmoid()
 
 
-def colour_mask(kind: Literal["A", "B"], c_out: int, c_in: int, colours: int, halves: int = 1) -> torch.Tensor:
-    """What an output map may see of its own pixel [c_out, c_in]: earlier colours (A), or its own colour as well (B).
-
-    The maps of each half are divided among the colours in equal parts, in the order red, green, blue.
-    """
-    size = c_out // halves
-    out, into = torch.arange(c_out) % size * colours // size, torch.arange(c_in) * colours // c_in
-    return (into < out.unsqueeze(1) if kind == "A" else into <= out.unsqueeze(1)).float()
-
-
 class RowConv(nn.Conv2d):
-    """A 1 x width convolution that ends at the pixel itself, of which it sees the colours that the mask allows."""
+    """A 1 x width convolution that ends at the pixel itself, of which a map sees earlier colours (mask A), or also its
+    own (mask B). c_in and c_out hold the colour of each map: 0, 1 or 2."""
 
-    def __init__(self, kind: Literal["A", "B"], c_in: int, c_out: int, width: int, colours: int, halves: int = 1):
-        super().__init__(c_in, c_out, (1, width))
+    def __init__(self, kind: Literal["A", "B"], c_in: torch.Tensor, c_out: torch.Tensor, width: int):
+        super().__init__(len(c_in), len(c_out), (1, width))
         mask = torch.ones_like(self.weight)
-        mask[:, :, 0, -1] = colour_mask(kind, c_out, c_in, colours, halves)
+        mask[:, :, 0, -1] = (c_in < c_out[:, None]) if kind == "A" else (c_in <= c_out[:, None])
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -129,13 +117,13 @@ class RowConv(nn.Conv2d):
 class GatedLayer(nn.Module):
     """Vertical and horizontal stack (figure 2). Row i of v depends on the rows before i, h also on what is left."""
 
-    def __init__(self, kind: Literal["A", "B"], c_in: int, channels: int, kernel_size: int, colours: int):
+    def __init__(self, kind: Literal["A", "B"], c_in: torch.Tensor, c_out: torch.Tensor, kernel_size: int):
         super().__init__()
-        self.reach = kernel_size // 2
-        self.vertical = nn.Conv2d(c_in, 2 * channels, (self.reach + 1, kernel_size), padding=(0, self.reach))
-        self.across = nn.Conv2d(2 * channels, 2 * channels, 1)
-        self.horizontal = RowConv(kind, c_in, 2 * channels, self.reach + 1, colours, halves=2)
-        self.out = RowConv("B", channels, channels, 1, colours)
+        self.reach, maps = kernel_size // 2, 2 * len(c_out)
+        self.vertical = nn.Conv2d(len(c_in), maps, (self.reach + 1, kernel_size), padding=(0, self.reach))
+        self.across = nn.Conv2d(maps, maps, 1)
+        self.horizontal = RowConv(kind, c_in, c_out.repeat(2), self.reach + 1)
+        self.out = RowConv("B", c_out, c_out, 1)
         self.residual = kind == "B"  # the first layer's input is the image itself, which h must not see
 
     def forward(self, v: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,10 +138,11 @@ class PixelCNN(nn.Module):
     def __init__(self, colours: int, levels: int, layers: int, channels: int):
         super().__init__()
         self.colours, self.levels = colours, levels
-        later = [GatedLayer("B", channels, channels, 5, colours) for _ in range(layers - 1)]
-        self.layers = nn.ModuleList([GatedLayer("A", colours, channels, 7, colours), *later])
-        hidden = RowConv("B", channels, channels, 1, colours)
-        self.head = nn.Sequential(nn.ReLU(), hidden, nn.ReLU(), RowConv("B", channels, colours * levels, 1, colours))
+        image, maps = torch.arange(colours), torch.arange(channels) * colours // channels  # the colour of each map
+        later = [GatedLayer("B", maps, maps, 5) for _ in range(layers - 1)]
+        self.layers = nn.ModuleList([GatedLayer("A", image, maps, 7), *later])
+        hidden, output = RowConv("B", maps, maps, 1), RowConv("B", maps, image.repeat_interleave(levels), 1)
+        self.head = nn.Sequential(nn.ReLU(), hidden, nn.ReLU(), output)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """[n, c, h, w] -> [n, levels, c, h, w]."""
@@ -184,10 +173,13 @@ class PixelCNN(nn.Module):
 
 # --- data ------------------------------------------------------------------------------------
 
-URLS = {  # name: address, SHA-256
-    "train-images-idx3-ubyte.gz": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "440fcabf73cc546f"),
-    "t10k-images-idx3-ubyte.gz": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "8d422c7b0a1c1c79"),
-    "cifar-10-binary.tar.gz": ("https://www.cs.toronto.edu/~kriz/", "c4a38c50a1bc5f3a"),
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+SHA256 = {
+    "mnist": {
+        MNIST_URL + "train-images-idx3-ubyte.gz": "440fcabf73cc546f",
+        MNIST_URL + "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79",
+    },
+    "cifar10": {"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a"},
 }
 
 
@@ -196,28 +188,28 @@ def load_images(args: Args) -> list[torch.Tensor]:
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        images = torch.from_numpy(load_digits().images * (255 / 16)).float().unsqueeze(1)
-        images = F.interpolate(images, size=(28, 28), mode="bilinear").round().byte()
-        return [images[:1500], images[1500:]]
+        images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
+        return F.interpolate(images, size=28, mode="bilinear").round().byte().split(1500)
     splits = []
-    for name in [name for name in URLS if name.startswith("cifar") == (args.dataset == "cifar10")]:
-        path, (address, sha256) = args.data_dir / name, URLS[name]
+    for url, sha256 in SHA256[args.dataset].items():
+        path = args.data_dir / url.rpartition("/")[2]
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(address + name, str(path), hash_prefix=sha256)
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
             if args.dataset == "mnist":
                 pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
-                splits.append(pixels.reshape(-1, 1, 28, 28))
+                splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
             else:
                 with tarfile.open(path) as tar:
-                    files = {Path(x.name).stem: tar.extractfile(x).read() for x in tar if x.name.endswith(".bin")}
-                for part in (b"".join(files[f"data_batch_{i}"] for i in range(1, 6)), files["test_batch"]):
-                    pixels = np.frombuffer(part, np.uint8).reshape(-1, 3073)[:, 1:]  # after the label
-                    splits.append(pixels.reshape(-1, 3, 32, 32))
-        except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError) as error:
-            raise UsageError(f"--dataset {args.dataset}: {path}: {error}; remove it to download it again") from None
-    return [torch.from_numpy(split.copy()) for split in splits]
+                    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+                    files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
+                rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(6, -1, 3073)
+                images = rows[:, :, 1:].unflatten(2, (3, 32, 32))  # after the label
+                splits = [images[:5].flatten(0, 1), images[5]]
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {url}: {error}") from None
+    return splits
 
 
 def quantize(images: torch.Tensor, levels: int, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -234,16 +226,16 @@ def save_grid(images: torch.Tensor, path: Path):
     """Images uint8 [32, c, h, w] in four rows of eight."""
     from PIL import Image
 
-    h, w = images.shape[2:]
-    grid = images.expand(32, 3, h, w).view(4, 8, 3, h, w).permute(0, 3, 1, 4, 2).reshape(4 * h, 8 * w, 3)
-    Image.fromarray(grid.cpu().numpy()).resize((24 * w, 12 * h), Image.Resampling.NEAREST).save(path)
+    rows = F.pad(images.expand(-1, 3, -1, -1), (1, 1, 1, 1), value=128).unflatten(0, (4, 8))
+    image = Image.fromarray(rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).cpu().numpy())
+    image.resize((3 * image.width, 3 * image.height), Image.Resampling.NEAREST).save(path)
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv ({} in all processes but the first)."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(args.seed)  # the same in all processes: each draws the whole batch and takes its share
-    torch.set_num_threads(args.torch_threads)
+    torch.set_num_threads(1)  # one core for each process: torchrun uses more
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -252,36 +244,21 @@ def train(args: Args) -> dict:
     if args.batch_size > len(images) or args.batch_size % world_size:
         raise UsageError(f"--batch-size: needs a multiple of {world_size} processes, at most {len(images)} images")
     test = quantize(test[: args.eval_images], args.levels, torch.Generator().manual_seed(0)).to(device)
-    d = images[0].numel()
     model = PixelCNN(images.shape[1], args.levels, args.layers, args.channels).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.updates)
-    parts = {"model": model, "optimizer": optimizer, "anneal": anneal}
-    checkpoint = {"rows": [], "order": torch.empty(0, dtype=torch.long)}
-    if args.resume:
-        try:
-            checkpoint = torch.load(args.resume / "checkpoint.pt", weights_only=True, map_location="cpu")
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-            torch.set_rng_state(checkpoint["rng"])
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({error})") from None
     if world_size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    run = Run(args, args.dataset) if rank == 0 else None
-    for row in checkpoint["rows"] if run else []:
-        run.log(row)
     net = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
     net = torch.compile(net) if args.compile else net
+    run = Run(args, args.dataset) if rank == 0 else None
 
-    order, losses, start = checkpoint["order"], [], time.perf_counter()
-    first_step = checkpoint["rows"][-1]["global_step"] // args.batch_size if args.resume else 0
-    bar = tqdm(total=args.updates, initial=first_step, unit="update", disable=None if run else True)
-    for step in range(first_step + 1, args.updates + 1):
+    order, losses, start = torch.empty(0, dtype=torch.long), [], time.perf_counter()
+    for step in tqdm(range(1, args.updates + 1), unit="update", disable=None if run else True):
         if len(order) < args.batch_size:
             order = torch.randperm(len(images))
-        batch, order = order.tensor_split([args.batch_size])
-        x = quantize(images[batch], args.levels)[rank::world_size].to(device)
+        idx, order = order.tensor_split([args.batch_size])
+        x = quantize(images[idx], args.levels)[rank::world_size].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             loss = net(x).mean()
         optimizer.zero_grad()
@@ -289,39 +266,31 @@ def train(args: Args) -> dict:
         optimizer.step()
         anneal.step()
         losses.append(loss.detach())
-        bar.update()
-        if not run or (step % args.log_every and step < args.updates):
-            continue
-        seconds = time.perf_counter() - start
-        with torch.no_grad():
-            nats = torch.cat([model(x) for x in test.split(100)]).mean().item()
-        row = {
-            "global_step": step * args.batch_size,
-            "charts/epoch": step * args.batch_size / len(images),
-            "losses/nats": torch.stack(losses).mean().item(),
-            "eval/nats": nats,
-            "eval/bits_per_dim": nats / (d * math.log(2)),
-            "charts/SPS": len(losses) * args.batch_size / seconds,
-        }
-        run.log(row)
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"rows": run.rows, "order": order, "rng": torch.get_rng_state()}
-        torch.save(state, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
-        losses, start = [], time.perf_counter()
+        if run and (step % args.log_every == 0 or step == args.updates):
+            loss, seconds = torch.stack(losses).mean().item(), time.perf_counter() - start
+            with torch.no_grad():
+                nats = torch.cat([model(x) for x in test.split(100)]).mean().item()
+            row = {
+                "global_step": step * args.batch_size,
+                "charts/epoch": step * args.batch_size / len(images),
+                "losses/nats": loss,
+                "eval/nats": nats,
+                "eval/bits_per_dim": nats / (test[0].numel() * math.log(2)),
+                "charts/SPS": len(losses) * args.batch_size / seconds,
+            }
+            run.log(row)
+            torch.save({"model": model.state_dict()}, run.dir / "model.pt")
+            losses, start = [], time.perf_counter()
 
-    bar.close()
     if world_size > 1:
         dist.destroy_process_group()
     if not run:
         return {}
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     shown = test[torch.arange(8) % len(test)]
     completed = model.sample(shown.repeat(2, 1, 1, 1), first_row=shown.shape[2] // 2)
     save_grid(torch.cat([shown, completed, model.sample(shown)]), run.dir / "samples.png")
     run.close("samples.png")
-    nats, bits = row["eval/nats"], row["eval/bits_per_dim"]
-    print(f"{nats:.2f} nats, {bits:.4f} bits per dimension on {len(test)} test images: {run.dir}")
+    print(f"{nats:.2f} nats, {row['eval/bits_per_dim']:.4f} bits per dimension on {len(test)} test images: {run.dir}")
     return row
 
 
