@@ -17,13 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import gymnasium  # noqa: F401  what the scripts need, before the forks
-import matplotlib.figure  # noqa: F401
 import pytest
-import torch  # noqa: F401
-import tyro  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
+# a server without threads imports once what takes longer than most tests, and forks for each mutant
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["gymnasium", "matplotlib.figure", "pytest", "torch", "tyro"])
 
 
 def run_tests(script: Path, text: str) -> str:
@@ -33,8 +32,8 @@ def run_tests(script: Path, text: str) -> str:
             shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         Path(folder, script).write_text(text)
-        process = multiprocessing.get_context("fork").Process(target=pytest_in, args=(folder, script.stem))
-        process.start()  # a fork, because importing torch takes longer than most tests
+        process = SERVER.Process(target=pytest_in, args=(folder, script.stem))
+        process.start()
         process.join(timeout=300)
         if process.exitcode is None:
             process.kill()
@@ -64,6 +63,9 @@ def main(names: list[str]) -> int:
         text, mutations = (ROOT / script).read_text(), tomllib.loads(path.read_text())["mutation"]
         if (outcome := run_tests(script, text)) != "passed":
             raise SystemExit(f"{script}: its tests do not pass on the script as it is: {outcome}")
+        for mutation in mutations:
+            if text.count(mutation["old"]) != 1:
+                raise SystemExit(f"{script}: occurs {text.count(mutation['old'])} times: {mutation['old']}")
         mutants = [text.replace(mutation["old"], mutation["new"]) for mutation in mutations]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for mutation, outcome in zip(mutations, pool.map(lambda m: run_tests(script, m), mutants), strict=True):  # noqa: B023
