@@ -45,7 +45,7 @@ import torch.nn.functional as F
 import tyro
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers.utils import RunningMeanStd
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
@@ -56,7 +56,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = False
     """use a GPU if there is one; these networks are too small to gain from it"""
@@ -75,9 +75,9 @@ class Args:
     """Gymnasium environment with flat observations; without a version, the newest"""
     total_timesteps: PositiveInt = 500_000
     """environment steps"""
-    num_envs: PositiveInt = 16
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 16
     """environments, stepped together"""
-    num_steps: PositiveInt = 128
+    num_steps: Annotated[int, Field(ge=1, le=100_000)] = 128
     """steps of each environment per update"""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     """discount factor"""
@@ -236,13 +236,15 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
         envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
         if args.capture_video and not video_folder:
             envs.reset()
-            envs.envs[0].render()  # fails now and not after the training
+            assert envs.envs[0].render() is not None  # fails now and not after the training
     except Exception as error:  # an environment may raise anything
-        raise UsageError(f"--env-id {args.env_id}: {error}") from None
+        flag = "--capture-video --env-id" if args.capture_video else "--env-id"
+        raise UsageError(f"{flag} {args.env_id}: {error!r}") from None
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
-    if not flat[0] or not (flat[1] or isinstance(action_space, Discrete)):
-        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and discrete or flat continuous actions")
+    discrete = isinstance(action_space, Discrete) and action_space.start == 0
+    if not flat[0] or not (flat[1] or discrete):
+        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and flat actions or discrete ones from 0")
     return envs
 
 
@@ -305,7 +307,10 @@ def train(args: Args) -> dict:
 
     with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
-            next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+            try:
+                next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+            except Exception as error:  # an environment may raise anything
+                raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
             obs, actions, rewards, final_obs, terminations, dones = batch
             with torch.no_grad():
                 values, next_values = critic(obs), critic(final_obs)
@@ -328,14 +333,14 @@ def train(args: Args) -> dict:
                 "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
                 "charts/SPS": global_step / (time.perf_counter() - start),
                 **losses,
-                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var else None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 1e-8 else None,
             }
             run.log(row)
             bar.update(len(obs))
             bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
 
     envs.close()
-    torch.save({"policy": policy.state_dict(), "critic": critic.state_dict()}, run.dir / "model.pt")
+    torch.save({"policy": policy.cpu().state_dict(), "critic": critic.cpu().state_dict()}, run.dir / "model.pt")
     save_curve(run, "charts/episodic_return_100")
     envs = make_envs(args, 100, run.dir / "videos" if args.capture_video else None)
     returns = evaluate(envs, policy, rng.integers(2**31, size=100))
