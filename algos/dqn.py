@@ -48,7 +48,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = False
     """networks and replay buffer on a GPU if there is one; these networks are too small to gain from it"""
@@ -67,13 +67,13 @@ class Args:
     """Gymnasium environment with flat observations and discrete actions"""
     total_timesteps: PositiveInt = 500_000
     """environment steps, all environments together"""
-    num_envs: PositiveInt = 10
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 10
     """environments that are stepped together"""
     learning_rate: PositiveFloat = 2.5e-4
     """Adam's learning rate"""
     gamma: Probability = 0.99
     """discount factor"""
-    buffer_size: PositiveInt = 10_000
+    buffer_size: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     """transitions in the replay buffer"""
     batch_size: PositiveInt = 128
     """transitions per update"""
@@ -91,10 +91,6 @@ class Args:
     """environment steps per update"""
     log_every: PositiveInt = 2_000
     """environment steps between rows of metrics.csv"""
-
-    def __post_init__(self):
-        if self.buffer_size < max(self.num_envs, self.batch_size):
-            raise ValueError("--buffer-size must be at least --num-envs and at least --batch-size")
 
 
 # --- the algorithm ---------------------------------------------------------------------------
@@ -153,15 +149,18 @@ def make_envs(args: Args) -> gym.vector.VectorEnv:
     same_step = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
     try:
         envs = gym.make_vec(args.env_id, args.num_envs, vectorization_mode="sync", vector_kwargs=same_step)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"--env-id {args.env_id}: {error}") from None
+        if args.capture_video:
+            env = gym.make(args.env_id, render_mode="rgb_array")
+            env.reset()
+            assert env.render() is not None  # fails now and not after the training
+    except Exception as error:  # an environment may raise anything
+        flag = "--capture-video --env-id" if args.capture_video else "--env-id"
+        raise UsageError(f"{flag} {args.env_id}: {error!r}") from None
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
         raise UsageError(f"--env-id {args.env_id}: needs flat observations, has {obs_space}")
     if not isinstance(action_space, gym.spaces.Discrete) or action_space.start != 0:
         raise UsageError(f"--env-id {args.env_id}: needs discrete actions from 0, has {action_space}")
-    if args.capture_video and "rgb_array" not in envs.metadata["render_modes"]:
-        raise UsageError(f"--capture-video: {args.env_id} cannot render images")
     return envs
 
 
@@ -192,6 +191,8 @@ def evaluate(network, args: Args, run_dir: Path, num_episodes: int = 100, max_st
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
+    if args.buffer_size < max(args.num_envs, args.batch_size):
+        raise UsageError("--buffer-size must be at least --num-envs and at least --batch-size")
     envs = make_envs(args)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
@@ -210,13 +211,16 @@ def train(args: Args) -> dict:
         """How many multiples of `every` the last step of the environments reached."""
         return global_step // every - (global_step - args.num_envs) // every
 
-    obs, _ = envs.reset(seed=args.seed)
+    obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
     bar = tqdm(total=args.total_timesteps, unit="step", disable=None)
     annealed = args.exploration_fraction * args.total_timesteps
     while global_step < args.total_timesteps:
         epsilon = np.interp(global_step, [0, annealed], [args.start_e, args.end_e])
         actions = act(network, obs, epsilon, rng)
-        reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        try:
+            reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        except Exception as error:  # an environment may raise anything
+            raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
         global_step, returns, lengths = global_step + args.num_envs, returns + rewards, lengths + 1
         next_obs = reset_obs.copy()
         for i in np.flatnonzero(terminations | truncations):
@@ -241,6 +245,8 @@ def train(args: Args) -> dict:
         finished = global_step >= args.total_timesteps
         if due(args.log_every) or finished:
             last_returns.extend(total for total, _ in episodes)
+            weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+            torch.save({"network": weights}, run.dir / "model.pt")
             row = {
                 "global_step": global_step,
                 "charts/episodic_return": np.mean([total for total, _ in episodes]) if episodes else None,
@@ -259,7 +265,6 @@ def train(args: Args) -> dict:
 
     bar.close()
     envs.close()
-    torch.save({"network": network.state_dict()}, run.dir / "model.pt")
     save_curve(run, "charts/episodic_return_100")
     run.close("curve.png")
     print(f"return {row['eval/episodic_return']:.1f} (greedy, 100 episodes) after {global_step:,} steps: {run.dir}")

@@ -106,7 +106,7 @@ def test_act_is_greedy_except_with_probability_epsilon():
 
 def test_the_action_values_of_the_corridor_are_exact_although_most_episodes_are_truncated(tmp_path):
     """Optimal values by hand: gamma to the power of the steps to the end. A truncation is no termination."""
-    flags = {"total_timesteps": 5_000, "learning_rate": 4e-3, "gamma": 0.8, "learning_starts": 400, "end_e": 1.0}
+    flags = {"total_timesteps": 7_000, "learning_rate": 4e-3, "gamma": 0.8, "learning_starts": 400, "end_e": 1.0}
     flags |= {"target_frequency": 100, "buffer_size": 4_000, "batch_size": 64, "log_every": 1_000}
     row = train(Args(**SMALL | flags, run_dir=tmp_path / "run"))
     network = q_network(CELLS, 2)
@@ -225,7 +225,7 @@ def test_a_video_of_one_episode(tmp_path):
         ({"env_id": "NoSuchEnv-v0"}, "--env-id"),
         ({"env_id": "Corridor-v0", "capture_video": True}, "--capture-video"),
         ({"num_envs": 0}, "num_envs"),
-        ({"num_envs": 20_000}, "--buffer-size"),
+        ({"num_envs": 20_000}, "num_envs"),
         ({"buffer_size": 15}, "--buffer-size"),
         ({"gamma": 1.1}, "gamma"),
         ({"end_e": float("nan")}, "end_e"),
