@@ -38,9 +38,10 @@ import signal
 import tempfile
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import pairwise
+from datetime import timedelta
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +52,7 @@ import torch.distributed as dist
 import tyro
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers.utils import RunningMeanStd
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -77,13 +78,13 @@ class Args:
     """Gymnasium environment with flat observations"""
     total_timesteps: PositiveInt = 200_000
     """environment steps, excluding evaluations"""
-    population: Annotated[int, Field(ge=2, multiple_of=2)] = 32
+    population: Annotated[int, Field(ge=2, le=100_000, multiple_of=2)] = 32
     """perturbed policies per update, in antithetic pairs, one episode each"""
-    num_actors: PositiveInt = 1
+    num_actors: Annotated[int, Field(ge=1, le=256)] = 1
     """actor processes; under torchrun, --nproc-per-node sets their number"""
-    sigma: PositiveFloat = 0.05
+    sigma: Annotated[float, Field(gt=0, le=100)] = 0.05
     """standard deviation of the perturbations"""
-    learning_rate: PositiveFloat = 0.05
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.05
     """Adam's learning rate"""
     weight_decay: NonNegativeFloat = 0.1
     """decoupled weight decay"""
@@ -95,7 +96,7 @@ class Args:
     """nonlinearity of the two hidden layers; the derivative of sign is 0"""
     eval_every: PositiveInt = 5
     """updates between evaluations of the unperturbed policy"""
-    eval_episodes: PositiveInt = 10
+    eval_episodes: Annotated[int, Field(ge=1, le=100_000)] = 10
     """episodes per evaluation"""
 
 
@@ -152,8 +153,11 @@ def play(env: gym.Env, theta: np.ndarray, sizes: list[int], obs_rms: RunningMean
             x = activation(x @ weights + bias)
         x = x @ net[-1][0] + net[-1][1]
         action = x.argmax() + space.start if isinstance(space, Discrete) else x.clip(space.low, space.high)
-        obs, reward, terminated, truncated, _ = env.step(action)
-        total, done = total + float(reward), terminated or truncated
+        try:
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total, done = total + float(reward), terminated or truncated
+        except Exception as error:  # an environment may raise anything; gather ends all processes
+            return {"error": f"--env-id {args.env_id}: {error!r}"}
     seen = np.array(seen, np.float64)
     return {"return": total, "length": len(seen), "moments": (seen.mean(axis=0), seen.var(axis=0), len(seen))}
 
@@ -164,15 +168,17 @@ def play(env: gym.Env, theta: np.ndarray, sizes: list[int], obs_rms: RunningMean
 def worker(args: Args, rank: int, store: str):
     """One of --num-actors processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first process, which ends the others
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=args.num_actors)
-    train(args)
+    dist.FileStore(f"{store}-started", args.num_actors).set(str(rank), "")
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=args.num_actors)
+    with suppress(UsageError):  # the first process says it
+        train(args)
 
 
 @contextmanager
 def process_group(args: Args):
     """Rank of this process and number of processes: torchrun's, or --num-actors, which are started here."""
     with tempfile.TemporaryDirectory() as folder:
-        processes, store = [], f"file://{folder}/store"
+        processes, store = [], f"{folder}/store"
         if "WORLD_SIZE" in os.environ:
             if args.num_actors > 1:
                 raise UsageError("--num-actors: torchrun's --nproc-per-node says how many processes play")
@@ -181,7 +187,12 @@ def process_group(args: Args):
             for rank in range(1, args.num_actors):
                 processes.append(multiprocessing.Process(target=worker, args=(args, rank, store), daemon=True))
                 processes[-1].start()
-            dist.init_process_group("gloo", init_method=store, rank=0, world_size=args.num_actors)
+            try:
+                started = dist.FileStore(f"{store}-started", args.num_actors)
+                started.wait([str(rank) for rank in range(1, args.num_actors)], timedelta(minutes=1))
+            except RuntimeError:  # else the others would wait for half an hour
+                raise UsageError(f"--num-actors {args.num_actors}: a process has ended before it began") from None
+            dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=args.num_actors)
         try:
             yield (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         finally:
@@ -193,11 +204,14 @@ def process_group(args: Args):
 
 
 def gather(local: list) -> list:
-    """The lists of all processes, one after the other."""
-    if not dist.is_initialized():
-        return local
-    lists = [[]] * dist.get_world_size()
-    dist.all_gather_object(lists, local)
+    """The episodes of all processes, one list after the other."""
+    lists = [local]
+    if dist.is_initialized():
+        lists = [[]] * dist.get_world_size()
+        dist.all_gather_object(lists, local)
+    for item in chain(*lists):
+        if "error" in item:
+            raise UsageError(item["error"])
     return [item for items in lists for item in items]
 
 
@@ -213,14 +227,16 @@ def make_env(args: Args) -> gym.Env:
     try:
         mode = "rgb_array" if args.capture_video else None
         env = gym.make(args.env_id, render_mode=mode, disable_env_checker=True)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"--env-id {args.env_id}: {error}") from None
+        if args.capture_video:
+            env.reset()
+            assert env.render() is not None  # fails now and not after the training
+    except Exception as error:  # an environment may raise anything
+        flag = "--capture-video --env-id" if args.capture_video else "--env-id"
+        raise UsageError(f"{flag} {args.env_id}: {error!r}") from None
     obs_space, action_space = env.observation_space, env.action_space
     flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
     if not flat[0] or not (flat[1] or isinstance(action_space, Discrete)):
         raise UsageError(f"--env-id {args.env_id}: needs flat observations and flat continuous or discrete actions")
-    if args.capture_video and "rgb_array" not in env.metadata["render_modes"]:
-        raise UsageError(f"--capture-video: {args.env_id} cannot render images")
     return env if env.spec.max_episode_steps else gym.wrappers.TimeLimit(env, 10_000)
 
 
@@ -237,7 +253,7 @@ def train(args: Args) -> dict:
     update, global_step, last_returns, start = 0, 0, deque(maxlen=100), time.perf_counter()
 
     with process_group(args) as (rank, world):
-        run = Run(args, env.spec.id) if rank == 0 else None
+        run = Run(args, args.env_id) if rank == 0 else None
         bar = tqdm(total=args.total_timesteps, unit="step", disable=None if run else True)
         while global_step < args.total_timesteps:
             update += 1

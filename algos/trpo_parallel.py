@@ -38,6 +38,7 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,7 +50,7 @@ import torch.nn.functional as F
 import tyro
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers.utils import RunningMeanStd
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.autograd import grad
@@ -62,7 +63,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = False
     """use a GPU if there is one; these networks are too small to gain from it"""
@@ -79,11 +80,11 @@ class Args:
     """Gymnasium environment with flat observations"""
     total_timesteps: PositiveInt = 500_000
     """environment steps"""
-    num_envs: PositiveInt = 16
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 16
     """environments, over all processes"""
-    num_steps: PositiveInt = 128
+    num_steps: Annotated[int, Field(ge=1, le=100_000)] = 128
     """steps of each environment per update"""
-    num_actors: PositiveInt = 1
+    num_actors: Annotated[int, Field(ge=1, le=256)] = 1
     """actor processes; under torchrun, --nproc-per-node sets their number"""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     """discount factor"""
@@ -111,13 +112,6 @@ class Args:
     """what to adapt to the progress of the mean return: steps per update, the KL bound"""
     adapt_margin: NonNegativeFloat = 0.0
     """relative improvement that counts as progress"""
-
-    def __post_init__(self):
-        settings = self.gae_lambda, self.value_learning_rate, self.value_epochs
-        if self.value == "linear" and settings != (0.95, 3e-3, 10):
-            raise UsageError("--value linear has no --gae-lambda, --value-learning-rate and --value-epochs")
-        if self.adapt == "none" and self.adapt_margin:
-            raise UsageError("--adapt-margin: give --adapt steps, kl or both as well")
 
 
 # --- the policy and the critic ---------------------------------------------------------------
@@ -396,7 +390,8 @@ class Actor:
 def worker(args: Args, rank: int, store: str):
     """One of --num-actors processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first process, which ends the others
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=args.num_actors)
+    dist.FileStore(f"{store}-started", args.num_actors).set(str(rank), "")
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=args.num_actors)
     train(args)
 
 
@@ -404,7 +399,7 @@ def worker(args: Args, rank: int, store: str):
 def process_group(args: Args):
     """Rank of this process and number of processes: torchrun's, or --num-actors, which are started here."""
     with tempfile.TemporaryDirectory() as folder:
-        processes, store = [], f"file://{folder}/store"
+        processes, store = [], f"{folder}/store"
         if "WORLD_SIZE" in os.environ:
             if args.num_actors > 1:
                 raise UsageError("--num-actors: torchrun's --nproc-per-node says how many processes play")
@@ -413,7 +408,12 @@ def process_group(args: Args):
             for rank in range(1, args.num_actors):
                 processes.append(multiprocessing.Process(target=worker, args=(args, rank, store), daemon=True))
                 processes[-1].start()
-            dist.init_process_group("gloo", init_method=store, rank=0, world_size=args.num_actors)
+            try:
+                started = dist.FileStore(f"{store}-started", args.num_actors)
+                started.wait([str(rank) for rank in range(1, args.num_actors)], timedelta(minutes=1))
+            except RuntimeError:  # else the others would wait for half an hour
+                raise UsageError(f"--num-actors {args.num_actors}: a process has ended before it began") from None
+            dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=args.num_actors)
         try:
             yield (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         finally:
@@ -424,13 +424,25 @@ def process_group(args: Args):
                 dist.destroy_process_group()
 
 
+def perform(actor: Actor, method: str, arguments: tuple):
+    """What actor.method(*arguments) returns, or the error that the first process raises."""
+    try:
+        return getattr(actor, method)(*arguments)
+    except Exception as error:  # an environment may raise anything
+        return UsageError(f"--env-id: {error!r}")
+
+
 def call(actor: Actor, method: str, *arguments) -> list:
     """In the first process: actor.method(*arguments) in every process, and the results in the order of ranks."""
-    if not dist.is_initialized():
-        return [getattr(actor, method)(*arguments)]
-    results = [None] * dist.get_world_size()
-    dist.broadcast_object_list([method, arguments])
-    dist.gather_object(getattr(actor, method)(*arguments), results)
+    if dist.is_initialized():
+        results = [None] * dist.get_world_size()
+        dist.broadcast_object_list([method, arguments])
+        dist.gather_object(perform(actor, method, arguments), results)
+    else:
+        results = [perform(actor, method, arguments)]
+    for result in results:
+        if isinstance(result, UsageError):
+            raise result
     return results
 
 
@@ -442,7 +454,7 @@ def serve(actor: Actor):
         method, arguments = message
         if method == "close":
             break
-        dist.gather_object(getattr(actor, method)(*arguments))
+        dist.gather_object(perform(actor, method, arguments))
 
 
 # --- training --------------------------------------------------------------------------------
@@ -454,7 +466,7 @@ def make_env(args: Args) -> gym.Env:
     mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
     try:
         env = gym.make(args.env_id, disable_env_checker=True)
-    except (gym.error.Error, ModuleNotFoundError) as error:
+    except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
     obs_space, action_space = env.observation_space, env.action_space
     flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
@@ -465,6 +477,11 @@ def make_env(args: Args) -> gym.Env:
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
+    networks = ("gae_lambda", "value_learning_rate", "value_epochs")
+    if args.value == "linear" and any(getattr(args, name) != getattr(Args, name) for name in networks):
+        raise UsageError("--value linear has no --gae-lambda, --value-learning-rate and --value-epochs")
+    if args.adapt == "none" and args.adapt_margin:
+        raise UsageError("--adapt-margin: give --adapt steps, kl or both as well")
     env = make_env(args)
     batch_steps, max_kl = args.num_envs * args.num_steps, args.max_kl
     fewest_steps = min(batch_steps, 900) if args.adapt in ("steps", "both") else batch_steps
@@ -539,7 +556,7 @@ def train(args: Args) -> dict:
                 "charts/max_kl": max_kl,
                 **losses,
                 "losses/kl_scale": kl_scale.item(),
-                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var else None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 1e-8 else None,
                 "time/rollout": rollout_time,
                 "time/learn": time.perf_counter() - update_start - rollout_time,
             }
@@ -555,7 +572,7 @@ def train(args: Args) -> dict:
             bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
         bar.close()
 
-        torch.save({"policy": policy.state_dict(), "critic": critic.state_dict()}, run.dir / "model.pt")
+        torch.save({"policy": policy.cpu().state_dict(), "critic": critic.cpu().state_dict()}, run.dir / "model.pt")
         save_curve(run, "charts/episodic_return_100")
         results = call(actor, "evaluate", freeze(policy), math.ceil(100 / args.num_envs))
         if dist.is_initialized():
