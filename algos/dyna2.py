@@ -45,7 +45,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -60,7 +60,7 @@ class Args:
 
     total_episodes: PositiveInt = 512
     """games of self-play to learn from"""
-    num_games: PositiveInt = 64
+    num_games: Annotated[int, Field(ge=1, le=4096)] = 64
     """games side by side"""
     simulations: NonNegativeInt = 10
     """simulated games before every move of the games to learn from; 0 learns without search"""
@@ -72,7 +72,7 @@ class Args:
     """lambda of the short-term memory"""
     epsilon: Annotated[float, Field(ge=0, le=1)] = 0.1
     """probability of a random action, in real and in simulated games"""
-    eval_games: PositiveInt = 64
+    eval_games: Annotated[int, Field(ge=1, le=4096)] = 64
     """games of each match at the end"""
     eval_simulations: PositiveInt = 20
     """simulated games before every move of these matches"""

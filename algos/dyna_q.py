@@ -48,7 +48,7 @@ class Args:
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
 
-    num_runs: PositiveInt = 30
+    num_runs: Annotated[int, Field(ge=1, le=10_000)] = 30
     """independent runs to average over"""
     total_episodes: PositiveInt = 50
     """episodes of each run"""

@@ -170,10 +170,8 @@ def load_model(env_id: str) -> Model:
     try:
         env = gym.make(env_id).unwrapped
         return make_model(env.P, env.initial_state_distrib)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"--env-id {env_id}: {error}") from None
-    except AttributeError:
-        raise UsageError(f"--env-id {env_id}: it has no transition table P") from None
+    except Exception as error:  # an environment may raise anything
+        raise UsageError(f"--env-id {env_id}: needs a transition table P ({error})") from None
 
 
 # --- training --------------------------------------------------------------------------------

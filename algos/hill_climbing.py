@@ -32,11 +32,12 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import gymnasium as gym
 import numpy as np
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -60,9 +61,9 @@ class Args:
     """Gymnasium environment with flat observations and two actions"""
     max_episode_steps: PositiveInt = 200
     """time limit of an episode, and the return that solves the task"""
-    num_runs: PositiveInt = 1000
+    num_runs: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     """independent trials"""
-    num_envs: PositiveInt = 1000
+    num_envs: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """trials that run side by side"""
     max_episodes: PositiveInt = 1000
     """episodes after which a trial is given up"""
@@ -145,7 +146,7 @@ def evaluate(envs: gym.vector.VectorEnv, weights: np.ndarray, seed: int) -> np.n
 def make_envs(args: Args) -> gym.vector.VectorEnv:
     try:
         envs = gym.make_vec(args.env_id, num_envs=args.num_envs, max_episode_steps=args.max_episode_steps)
-    except (gym.error.Error, ModuleNotFoundError) as error:
+    except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
     obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
     if len(obs_shape or ()) != 1 or action_space != gym.spaces.Discrete(2):
@@ -157,7 +158,10 @@ def train(args: Args) -> dict:
     """Search; returns the last row of metrics.csv."""
     envs, rng = make_envs(args), np.random.default_rng(args.seed)
     run, start = Run(args, args.env_id), time.perf_counter()
-    episodes, solved, weights, steps = search(envs, args, rng)
+    try:
+        episodes, solved, weights, steps = search(envs, args, rng)
+    except Exception as error:  # an environment may raise anything
+        raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
     sps = steps / (time.perf_counter() - start)
     found = np.resize(weights[solved], (args.num_envs, weights.shape[1]))  # zeros if no trial was solved
     returns = evaluate(envs, found, int(rng.integers(2**31)))

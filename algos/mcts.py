@@ -31,11 +31,11 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -63,7 +63,7 @@ class Args:
     """simple Monte-Carlo search, or UCT"""
     opponent: Literal["random", "simple", "uct"] = "random"
     """random moves, or a search with the same settings"""
-    simulations: PositiveInt = 1000
+    simulations: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """simulated games before every move"""
     exploration: NonNegativeFloat = 1.4
     """UCT's weight of the exploration bonus, for results in [-1, 1]"""
@@ -224,6 +224,8 @@ def save_picture(board: Board, searched: list[tuple], path: Path):
 
 def train(args: Args) -> dict:
     """Play --total-episodes games; returns the last row of metrics.csv."""
+    if args.exploration != Args.exploration and "uct" not in (args.search, args.opponent):
+        raise UsageError("--exploration: only --search uct and --opponent uct have an exploration bonus")
     rng, board = random.Random(args.seed), BOARDS[args.env_id]
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
     results, searched, searches, seconds = [], [], 0, 0.0

@@ -25,12 +25,12 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -39,7 +39,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -54,11 +54,11 @@ class Args:
 
     env_id: Literal["tic-tac-toe", "connect-four"] = "tic-tac-toe"
     """the game"""
-    total_episodes: PositiveInt = 512
+    total_episodes: Annotated[int, Field(ge=1, le=100_000)] = 512
     """games against random moves, all side by side; the search moves first in every other one"""
-    simulations: PositiveInt = 200
+    simulations: Annotated[int, Field(ge=1, le=100_000)] = 200
     """simulated games before every move, for each position"""
-    exploration: NonNegativeFloat = 1.4
+    exploration: Annotated[float, Field(ge=0, le=100)] = 1.4
     """weight of the exploration bonus, for results in [-1, 1]"""
 
 

@@ -25,11 +25,12 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import gymnasium as gym
 import numpy as np
 import tyro
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -53,7 +54,7 @@ class Args:
     """Gymnasium environment with flat observations and two actions"""
     max_episode_steps: PositiveInt = 200
     """time limit of an episode, and the return that solves the task"""
-    num_runs: PositiveInt = 10_000
+    num_runs: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """independent trials"""
     max_episodes: PositiveInt = 1000
     """episodes after which a trial is given up"""
@@ -77,6 +78,8 @@ def search(envs: gym.vector.VectorEnv, args: Args, rng: np.random.Generator) -> 
         while running.any():
             steps += int((running & ~over).sum())
             obs, rewards, terminations, truncations, _ = envs.step(act(weights, obs))
+            if np.isnan(rewards).any():
+                raise ValueError("a reward is NaN")
             returns = np.where(over, 0, returns + rewards)  # the step after an end resets: it is no transition
             over = terminations | truncations
 
@@ -107,7 +110,7 @@ def evaluate(envs: gym.vector.VectorEnv, weights: np.ndarray, seed: int) -> np.n
 def make_envs(args: Args) -> gym.vector.VectorEnv:
     try:
         envs = gym.make_vec(args.env_id, num_envs=args.num_runs, max_episode_steps=args.max_episode_steps)
-    except (gym.error.Error, ModuleNotFoundError) as error:
+    except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
     obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
     if len(obs_shape or ()) != 1 or action_space != gym.spaces.Discrete(2):
@@ -119,7 +122,10 @@ def train(args: Args) -> dict:
     """Search; returns the last row of metrics.csv."""
     envs, rng = make_envs(args), np.random.default_rng(args.seed)
     run, start = Run(args, args.env_id), time.perf_counter()
-    episodes, solved, weights, steps = search(envs, args, rng)
+    try:
+        episodes, solved, weights, steps = search(envs, args, rng)
+    except Exception as error:  # an environment may raise anything
+        raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
     sps = steps / (time.perf_counter() - start)
     returns = evaluate(envs, weights, int(rng.integers(2**31)))
 

@@ -32,7 +32,7 @@ from typing import Annotated
 
 import torch
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -41,7 +41,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = False
     """play and learn on a GPU if there is one; it pays for many environments only"""
@@ -56,7 +56,7 @@ class Args:
 
     total_timesteps: PositiveInt = 100_000
     """environment steps, all environments together"""
-    num_envs: PositiveInt = 32
+    num_envs: Annotated[int, Field(ge=1, le=100_000)] = 32
     """episodes per update, played side by side"""
     learning_rate: PositiveFloat = 0.05
     """Adam's learning rate"""

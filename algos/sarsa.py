@@ -52,9 +52,9 @@ class Args:
 
     env_id: str = "CliffWalking-v1"
     """Gymnasium environment with a transition table P, such as CliffWalking-v1 or FrozenLake-v1"""
-    num_runs: PositiveInt = 500
+    num_runs: Annotated[int, Field(ge=1, le=100_000)] = 500
     """independent runs, side by side"""
-    total_episodes: PositiveInt = 500
+    total_episodes: Annotated[int, Field(ge=1, le=100_000)] = 500
     """episodes of each run"""
     max_steps: PositiveInt = 10_000
     """time limit of an episode, in steps"""
@@ -88,7 +88,7 @@ class World:
         try:
             env = gym.make(env_id).unwrapped
             P, self.starts = env.P, np.cumsum(env.initial_state_distrib)
-        except (gym.error.Error, ModuleNotFoundError, AttributeError) as error:
+        except Exception as error:  # an environment may raise anything
             raise UsageError(f"--env-id {env_id}: needs a transition table P ({error})") from None
         self.shape = len(P), len(P[0])  # states, actions
         outcomes = [outcome for s in range(len(P)) for a in range(len(P[0])) for outcome in P[s][a]]

@@ -59,13 +59,13 @@ class Args:
 
     env_id: str = "CliffWalking-v1"
     """WindyGridworld, or a Gymnasium environment with discrete observations (or a tuple of them) and actions"""
-    num_runs: PositiveInt = 20
+    num_runs: Annotated[int, Field(ge=1, le=10_000)] = 20
     """independent runs"""
-    total_episodes: PositiveInt = 500
+    total_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     """episodes of each run"""
     max_steps: PositiveInt = 10_000
     """time limit of an episode, in steps"""
-    eval_episodes: PositiveInt = 1
+    eval_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """episodes of each run's greedy policy at the end, of at most 1,000 steps"""
     watkins: bool = False
     """Watkins's Q(lambda)"""
@@ -104,11 +104,17 @@ def play(
     state, _ = env.reset()
     action = epsilon_greedy(q[state], epsilon, rng)
     while not ended:
-        next_state, reward, terminated, truncated, _ = env.step(action)
+        try:
+            next_state, reward, terminated, truncated, _ = env.step(action)
+            total, length = total + reward, length + 1
+        except Exception as error:  # an environment may raise anything
+            raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
         next_action = epsilon_greedy(q[next_state], epsilon, rng)
         greedy = q[next_state][next_action] == q[next_state].max()
         next_value = q[next_state].max() if args.watkins else q[next_state][next_action]
         delta = reward + args.gamma * (not terminated) * next_value - q[state][action]
+        if not math.isfinite(delta):
+            raise FloatingPointError("a reward or value is not finite: lower --learning-rate, or mend the environment")
 
         visits[state][action] += 1
         step_size = learning_rate / visits[state][action] ** args.learning_rate_power
@@ -122,7 +128,6 @@ def play(
         trace *= args.gamma * args.trace_lambda
         if args.watkins and not greedy:
             trace[:] = 0
-        total, length = total + reward, length + 1
         ended = terminated or truncated or length == args.max_steps
         state, action = next_state, next_action
     return total, length, terminated
@@ -151,7 +156,7 @@ def make_env(env_id: str) -> tuple[gym.Env, list[int]]:
     """The environment, without its own time limit, and the shape of its table of action values."""
     try:
         env = WindyGridworld() if env_id == "WindyGridworld" else gym.make(env_id).unwrapped
-    except (gym.error.Error, ModuleNotFoundError) as error:
+    except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {env_id}: {error}") from None
     observation = env.observation_space
     parts = [*(observation if isinstance(observation, Tuple) else [observation]), env.action_space]

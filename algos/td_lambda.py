@@ -34,7 +34,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -56,13 +56,13 @@ class Args:
 
     env_id: Literal["walk-5", "walk-19"] = "walk-19"
     """number of states: Example 6.2 or 7.1"""
-    num_runs: Annotated[int, Field(ge=2)] = 100
+    num_runs: Annotated[int, Field(ge=2, le=100_000)] = 100
     """independent runs"""
     total_episodes: PositiveInt = 10
     """episodes of each run"""
     method: tuple[Literal["n-step", "lambda-return", "td-lambda", "true-online", "batch"], float] = ("td-lambda", 0.8)
     """algorithm, and its n or lambda"""
-    learning_rate: tuple[PositiveFloat, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    learning_rate: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
     """step sizes alpha; each learns from the same episodes"""
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     """discount per step"""

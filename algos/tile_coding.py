@@ -58,13 +58,13 @@ class Args:
 
     env_id: str = "MountainCar-v0"
     """Gymnasium environment with a few bounded observations and discrete actions"""
-    num_runs: PositiveInt = 10
+    num_runs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """independent runs"""
-    total_episodes: PositiveInt = 100
+    total_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """episodes of each run"""
     max_steps: PositiveInt = 200
     """time limit of an episode, in steps (MountainCar-v0's own is 200)"""
-    eval_episodes: PositiveInt = 10
+    eval_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """episodes of each run's greedy policy at the end"""
     num_tilings: PositiveInt = 8
     """grids of tiles"""
@@ -120,12 +120,18 @@ def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: n
     active = tiles(env.reset()[0])
     action = epsilon_greedy(weights[active].sum(axis=0), args.epsilon, rng)
     while not ended:
-        obs, reward, terminated, truncated, _ = env.step(action)
+        try:
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total, length = total + reward, length + 1
+        except Exception as error:  # an environment may raise anything
+            raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
         next_active = tiles(obs)
         next_q = weights[next_active].sum(axis=0)
         next_action = epsilon_greedy(next_q, args.epsilon, rng)
         target = reward + args.gamma * (not terminated) * next_q[next_action]
         delta = target - weights[active, action].sum()
+        if not math.isfinite(delta):
+            raise FloatingPointError("a reward or value is not finite: lower --learning-rate, or mend the environment")
 
         if args.trace == "accumulating":
             trace[active, action] += 1
@@ -135,8 +141,7 @@ def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: n
             trace[active, action] = 1
         weights += args.learning_rate / args.num_tilings * delta * trace
         trace *= args.gamma * args.trace_lambda
-        total, length, ended = total + reward, length + 1, terminated or truncated
-        active, action = next_active, next_action
+        active, action, ended = next_active, next_action, terminated or truncated
     return total, length
 
 
@@ -146,11 +151,12 @@ def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: n
 def make_env(args: Args) -> gym.Env:
     try:
         env = gym.make(args.env_id, max_episode_steps=args.max_steps)
-    except (gym.error.Error, ModuleNotFoundError) as error:
+    except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
     space = env.observation_space
-    if not isinstance(space, Box) or len(space.shape) != 1 or not isinstance(env.action_space, Discrete):
-        raise UsageError(f"--env-id {args.env_id}: needs a vector of observations and discrete actions")
+    discrete = isinstance(env.action_space, Discrete) and env.action_space.start == 0
+    if not isinstance(space, Box) or len(space.shape) != 1 or not discrete:
+        raise UsageError(f"--env-id {args.env_id}: needs a vector of observations and discrete actions from 0")
     if not (np.abs([space.low, space.high]) < 1e6).all():
         raise UsageError(f"--env-id {args.env_id}: needs observations with bounds, not {space}")
     if args.num_tilings * (args.num_tiles + 1) ** space.shape[0] > 1_000_000:
