@@ -38,7 +38,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -50,7 +50,7 @@ SCALE = 2.0**125  # float32's smallest normal number is 2^-126, so what is below
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -69,9 +69,9 @@ class Args:
     """where MNIST is kept"""
     total_timesteps: PositiveInt = 1_000_000
     """images evaluated, over all perturbed networks"""
-    population: Annotated[int, Field(ge=2, multiple_of=2)] = 1000
+    population: Annotated[int, Field(ge=2, le=10_000, multiple_of=2)] = 1000
     """perturbed networks per update, in antithetic pairs"""
-    images: PositiveInt = 8
+    images: Annotated[int, Field(ge=1, le=512)] = 8
     """images that a pair is evaluated on"""
     noise: Literal["low-rank", "full"] = "low-rank"
     """perturbation of a layer's weights: an outer product of Gaussian vectors, or a Gaussian matrix"""

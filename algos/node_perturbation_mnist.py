@@ -29,13 +29,13 @@ import zlib
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -47,7 +47,7 @@ SCALE = 2.0**125  # float32's smallest normal number is 2^-126, so what is below
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -66,9 +66,9 @@ class Args:
     """where MNIST is kept"""
     total_timesteps: PositiveInt = 1_000_000
     """images evaluated, over all perturbed networks"""
-    images: PositiveInt = 10
+    images: Annotated[int, Field(ge=1, le=1000)] = 10
     """images per update"""
-    pairs: PositiveInt = 16
+    pairs: Annotated[int, Field(ge=1, le=1000)] = 16
     """antithetic pairs that perturb each layer for each image"""
     sigma: PositiveFloat = 0.02
     """standard deviation of the noise, divided by the norm of the layer's input: that of the equivalent weight noise"""

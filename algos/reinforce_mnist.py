@@ -34,7 +34,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.distributions import Categorical
@@ -45,7 +45,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -64,11 +64,11 @@ class Args:
     """where MNIST is kept"""
     total_timesteps: PositiveInt = 200_000
     """decisions, one image each"""
-    batch_size: Annotated[int, Field(ge=2)] = 100
+    batch_size: Annotated[int, Field(ge=2, le=100_000)] = 100
     """decisions per update"""
     learning_rate: PositiveFloat = 0.1
     """step size of plain gradient ascent"""
-    num_units: PositiveInt = 100
+    num_units: Annotated[int, Field(ge=1, le=10_000)] = 100
     """hidden units of the policy network"""
     reward_wrong: float = 0.0
     """reward of a wrong decision"""
@@ -78,10 +78,6 @@ class Args:
     """what is subtracted from a reward: nothing, or the mean reward of the batch's other decisions"""
     log_every: PositiveInt = 10_000
     """decisions between rows of metrics.csv"""
-
-    def __post_init__(self):
-        if self.reward_right <= self.reward_wrong:
-            raise ValueError("--reward-right must be higher than --reward-wrong")
 
 
 # --- the algorithm ---------------------------------------------------------------------------
@@ -138,7 +134,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 arrays.append(torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=header).copy()))
         images, labels, test_images, test_labels = arrays
         images, test_images = images.view(len(labels), 784) / 255, test_images.view(len(test_labels), 784) / 255
-    except (OSError, EOFError, RuntimeError, ValueError) as error:  # no network, or a damaged file
+    except Exception as error:  # no network, or a damaged file
         raise UsageError(f"--data-dir {args.data_dir}: {error}") from None
     return [images, labels.long(), test_images, test_labels.long()]
 
@@ -148,6 +144,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
+    if args.reward_right <= args.reward_wrong:
+        raise UsageError("--reward-right must be higher than --reward-wrong")
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
