@@ -30,16 +30,17 @@ import csv
 import json
 import math
 import re
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -49,7 +50,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -76,7 +77,7 @@ class Args:
     """100 times L1 and an adversary, or the squared error alone"""
     skip: bool = True
     """connect layers of the same size on the way down and on the way up"""
-    width: PositiveInt = 16
+    width: Annotated[int, Field(ge=1, le=256)] = 16
     """channels of the first layer, up to eight times as many further in (pix2pix: 64)"""
     epochs: PositiveInt = 4
     """passes over the training set"""
@@ -240,21 +241,22 @@ def load_images(args: Args) -> list[torch.Tensor]:
         return [torch.from_numpy(np.concatenate(part)).permute(0, 3, 1, 2) for part in (train, test)]
     from PIL import Image, ImageOps
 
-    paths = sorted(path for path in args.data_dir.rglob("*") if path.is_file() and not path.name.startswith("."))
-    test = [path for path in paths if "test" in path.parts] or paths[::10]
-    train = [path for path in paths if path not in set(test)]
-    if len(train) < args.batch_size:
-        raise UsageError(f"--data-dir {args.data_dir}: needs at least --batch-size images to train on")
-    images = []
-    for path in train + test:
+    images, skipped = {}, []
+    for path in sorted(path for path in args.data_dir.rglob("*") if path.is_file() and not path.name.startswith(".")):
         try:
             image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(f"--data-dir: {path} is no image that can be read ({error})") from None
+        except Exception:  # a damaged file may raise anything
+            skipped.append(str(path))
+            continue
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        images.append(np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS)))
-    images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return [images[: len(train)], images[len(train) :]]
+        images[path] = np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
+    if skipped:
+        print(f"--data-dir: skipped {len(skipped)} unreadable images: {', '.join(skipped)}", file=sys.stderr)
+    test = [path for path in images if "test" in path.parts] or list(images)[::10]
+    train = sorted(images.keys() - set(test))
+    if len(train) < args.batch_size:
+        raise UsageError(f"--data-dir {args.data_dir}: needs at least --batch-size images to train on")
+    return [torch.from_numpy(np.stack([images[path] for path in part])).permute(0, 3, 1, 2) for part in (train, test)]
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ import csv
 import json
 import math
 import re
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -43,7 +44,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -62,7 +63,7 @@ class Args:
     """folder of images in train/ and test/; default: crops of scikit-learn's two photographs"""
     image_size: Annotated[int, Field(ge=8, le=80)] = 64
     """side of the images in pixels"""
-    noise_std: PositiveFloat = 0.125
+    noise_std: Annotated[float, Field(gt=0, le=100)] = 0.125
     """sigma of the colours around the canvas; smaller: better reconstructions, more nats in the codes"""
     epochs: PositiveInt = 8
     """passes over the training set"""
@@ -72,15 +73,15 @@ class Args:
     """Adam's learning rate at the start; it falls linearly to 0"""
     max_grad_norm: PositiveFloat = 5.0
     """gradient-norm clipping"""
-    num_steps: PositiveInt = 10
+    num_steps: Annotated[int, Field(ge=1, le=1000)] = 10
     """T, steps per image"""
-    hidden: PositiveInt = 256
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 256
     """units of each LSTM"""
-    latent_dim: PositiveInt = 10
+    latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 10
     """size of each step's code z"""
-    read_size: Annotated[int, Field(ge=2)] = 5
+    read_size: Annotated[int, Field(ge=2, le=100)] = 5
     """N of the N x N filters that read"""
-    write_size: Annotated[int, Field(ge=2)] = 5
+    write_size: Annotated[int, Field(ge=2, le=100)] = 5
     """N of the N x N filters that write"""
 
 
@@ -206,12 +207,17 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
         splits = []
         for folder in (args.data_dir / "train", args.data_dir / "test"):
-            try:
-                paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-                images = [ImageOps.fit(Image.open(path).convert("RGB"), size) for path in paths]
-                splits.append(np.stack([np.asarray(image) for image in images]))
-            except (OSError, ValueError) as error:
-                raise UsageError(f"--data-dir: {folder} must be a folder of images ({error})") from None
+            images, skipped = [], []
+            for path in sorted(path for path in folder.glob("*") if not path.name.startswith(".")):
+                try:
+                    images.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), size)))
+                except Exception:  # a damaged file may raise anything
+                    skipped.append(str(path))
+            if skipped:
+                print(f"--data-dir: skipped {len(skipped)} unreadable images: {', '.join(skipped)}", file=sys.stderr)
+            if len(images) < 4:
+                raise UsageError(f"--data-dir: {folder} must be a folder of at least 4 images")
+            splits.append(np.stack(images))
     return [torch.from_numpy(x).permute(0, 3, 1, 2) / 255 for x in splits]
 
 

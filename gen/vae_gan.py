@@ -26,6 +26,7 @@ import gzip
 import json
 import math
 import re
+import sys
 import tarfile
 import time
 import zlib
@@ -38,7 +39,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -48,7 +49,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -75,9 +76,9 @@ class Args:
     """images per update"""
     learning_rate: PositiveFloat = 5e-4
     """Adam's learning rate (DCGAN: 2e-4)"""
-    width: PositiveInt = 32
+    width: Annotated[int, Field(ge=1, le=512)] = 32
     """channels at the highest resolution, doubled at each lower one"""
-    latent_dim: PositiveInt = 32
+    latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 32
     """dimensions of the code z"""
     noise_std: PositiveFloat = 3.0
     """standard deviation of a feature given the code"""
@@ -179,11 +180,15 @@ def load_images(args: Args) -> list[torch.Tensor]:
         if args.dataset == "folder":
             from PIL import Image, ImageOps
 
-            suffixes = Image.registered_extensions()
+            suffixes, skipped = Image.registered_extensions(), []
             for path in sorted(p for p in args.data_dir.rglob("*") if p.suffix.lower() in suffixes):
-                image = ImageOps.fit(Image.open(path).convert("RGB"), (32, 32))
-                arrays.append(np.asarray(image))
-            images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+                try:
+                    arrays.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), (32, 32))))
+                except Exception:  # a damaged file may raise anything
+                    skipped.append(str(path))
+            if skipped:
+                print(f"--data-dir: skipped {len(skipped)} unreadable images: {', '.join(skipped)}", file=sys.stderr)
+            images = torch.from_numpy(np.array(arrays, np.uint8).reshape(len(arrays), 32, 32, 3)).permute(0, 3, 1, 2)
             test = torch.arange(len(images)) % 10 == 9
             return [images[~test], images[test]]
         url, files = (MNIST_URL, MNIST_SHA256) if args.dataset == "mnist" else (CIFAR10_URL, CIFAR10_SHA256)
@@ -196,7 +201,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
                 arrays.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
                 continue
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, "r:gz") as tar:
                 for member in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
                     content = tar.extractfile(f"cifar-10-batches-bin/{member}.bin").read()
                     rows = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).view(-1, 3073)

@@ -268,7 +268,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
             train(Args(**args, run_dir=tmp_path / "run"))
     for i in range(9):
         (tmp_path / "data" / f"{i}.png").write_text("no image")
-    with pytest.raises(UsageError, match=r"1\.png"):
+    with pytest.raises(UsageError, match="--data-dir"):
         train(Args(data_dir=tmp_path / "data", run_dir=tmp_path / "run"))
     for flags in ({"size": 100}, {"width": 0}, {"hint": "all"}):
         with pytest.raises(ValueError, match=next(iter(flags))):
