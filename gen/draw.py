@@ -27,7 +27,6 @@ import csv
 import gzip
 import json
 import math
-import pickle
 import re
 import time
 import zlib
@@ -39,7 +38,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -49,7 +48,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -80,17 +79,17 @@ class Args:
     """Adam's learning rate at the start; it falls linearly to 0"""
     max_grad_norm: PositiveFloat = 5.0
     """gradient-norm clipping"""
-    num_steps: PositiveInt = 10
+    num_steps: Annotated[int, Field(ge=1, le=1000)] = 10
     """T, steps per image"""
-    hidden: PositiveInt = 256
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 256
     """units of each LSTM"""
-    latent_dim: PositiveInt = 100
+    latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 100
     """size of each step's code z"""
     attention: bool = True
     """read and write patches; without it the whole image at every step"""
-    read_size: Annotated[int, Field(ge=2)] = 5
+    read_size: Annotated[int, Field(ge=2, le=100)] = 5
     """N of the N x N filters that read"""
-    write_size: Annotated[int, Field(ge=2)] = 5
+    write_size: Annotated[int, Field(ge=2, le=100)] = 5
     """N of the N x N filters that write"""
 
 
@@ -281,8 +280,8 @@ def train(args: Args) -> dict:
             torch.set_rng_state(saved["rng"][0])
             torch.cuda.set_rng_state_all(saved["rng"][1:])
             done, rows = saved["epoch"], saved["rows"]
-        except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UsageError(f"--resume {args.resume}: no checkpoint of a run with these flags ({error})") from None
+        except Exception as error:  # missing, truncated, or another network's
+            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
     run, start = Run(args, args.dataset), time.perf_counter()
     for row in rows:
         run.log(row)

@@ -23,11 +23,11 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -37,7 +37,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = False
     """use a GPU if there is one; these networks are too small to gain from it"""
@@ -54,13 +54,13 @@ class Args:
     """source of the points"""
     updates: PositiveInt = 4000
     """gradient steps, each on new points"""
-    batch_size: PositiveInt = 250
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 250
     """points per update"""
     learning_rate: PositiveFloat = 5e-3
     """Adam's learning rate, annealed to 0"""
-    couplings: PositiveInt = 12
+    couplings: Annotated[int, Field(ge=1, le=1000)] = 12
     """coupling layers"""
-    hidden: PositiveInt = 64
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 64
     """units of both hidden layers of each coupling's network"""
 
 

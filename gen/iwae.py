@@ -21,19 +21,18 @@ import csv
 import gzip
 import json
 import math
-import pickle
 import re
 import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.distributions import Distribution, Normal
@@ -44,7 +43,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -63,17 +62,17 @@ class Args:
     """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
     data_dir: Path = Path("data")
     """where MNIST is kept"""
-    k: PositiveInt = 5
+    k: Annotated[int, Field(ge=1, le=1000)] = 5
     """codes per image; 1: the VAE's bound"""
-    stages: PositiveInt = 4
+    stages: Annotated[int, Field(ge=1, le=12)] = 4
     """stages i = 0, 1, ... of 3^i epochs each, in which the learning rate falls to a tenth; the paper has 8"""
     batch_size: PositiveInt = 20
     """images per update"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate in the first stage"""
-    hidden: PositiveInt = 200
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 200
     """units of each hidden layer, two in the encoder and two in the decoder"""
-    latent_dim: PositiveInt = 50
+    latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 50
     """dimensions of the code z"""
     nll_samples: PositiveInt = 5000
     """codes per image to estimate the likelihood with, after the last epoch"""
@@ -189,8 +188,8 @@ def train(args: Args) -> dict:
             optimizer.load_state_dict(checkpoint["optimizer"])
             torch.set_rng_state(checkpoint["rng"])
             torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
-        except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise UsageError(f"--resume {args.resume}: no checkpoint.pt of this model there: {error}") from None
+        except Exception as error:  # missing, truncated, or another network's
+            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
         if checkpoint["epoch"] >= len(rates):
             raise UsageError(f"--resume {args.resume}: that run is finished")
     run = Run(args, args.dataset)

@@ -28,13 +28,13 @@ import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -44,7 +44,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -71,9 +71,9 @@ class Args:
     """images per update"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate, annealed to 0"""
-    layers: PositiveInt = 3
+    layers: Annotated[int, Field(ge=1, le=100)] = 3
     """hidden layers of each coupling's network m"""
-    hidden: PositiveInt = 300
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 300
     """units of each hidden layer"""
 
 

@@ -32,14 +32,14 @@ import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -49,7 +49,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -80,9 +80,9 @@ class Args:
     """images per update, over all processes"""
     learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate, annealed to 0"""
-    channels: PositiveInt = 16
+    channels: Annotated[int, Field(ge=1, le=1024)] = 16
     """feature maps of either stack"""
-    layers: PositiveInt = 4
+    layers: Annotated[int, Field(ge=1, le=100)] = 4
     """gated layers; the first has kernels of 7, the others of 5"""
     log_every: PositiveInt = 250
     """updates per row of metrics.csv"""
@@ -201,7 +201,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
                 splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
             else:
-                with tarfile.open(path) as tar:
+                with tarfile.open(path, "r:gz") as tar:
                     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
                     files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
                 rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(6, -1, 3073)

@@ -28,13 +28,13 @@ import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.distributions import Distribution, Normal, kl_divergence
@@ -45,7 +45,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -70,9 +70,9 @@ class Args:
     """images per update"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate"""
-    hidden: PositiveInt = 400
+    hidden: Annotated[int, Field(ge=1, le=10_000)] = 400
     """hidden units of the encoder and of the decoder"""
-    latent_dim: PositiveInt = 20
+    latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 20
     """dimensions of the code z"""
     kl_weight: NonNegativeFloat = 1.0
     """weight of the KL divergence; 0: the plain autoencoder, without noise"""
