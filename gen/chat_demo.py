@@ -15,7 +15,6 @@ Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.co
 
 import json
 import math
-import pickle
 import re
 import socket
 from pathlib import Path
@@ -92,8 +91,8 @@ def load(folder: Path) -> tuple[ChatRNN, list[str]]:
         vocabulary = json.loads((folder / "vocabulary.json").read_text())
         model = ChatRNN(len(vocabulary), flags["width"], flags["num_layers"], flags["dropout"]).eval()
         model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True)["model"])
-    except (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"--model {folder}: no run of chat_rnn.py ({error})") from None
+    except Exception as error:  # missing, damaged, or another program's files
+        raise UsageError(f"--model {folder}: no run of chat_rnn.py ({type(error).__name__})") from None
     return model, vocabulary
 
 

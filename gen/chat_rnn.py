@@ -26,7 +26,6 @@ import csv
 import gzip
 import json
 import math
-import pickle
 import random
 import re
 import sys
@@ -39,7 +38,7 @@ from typing import Annotated
 
 import torch
 import tyro
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -49,7 +48,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
@@ -76,13 +75,13 @@ class Args:
     """Adam's learning rate at the start"""
     max_grad_norm: PositiveFloat = 5.0
     """gradient-norm clipping"""
-    width: PositiveInt = 200
+    width: Annotated[int, Field(ge=1, le=4096)] = 200
     """size of the embedding and of the LSTM layers"""
-    num_layers: PositiveInt = 2
+    num_layers: Annotated[int, Field(ge=1, le=32)] = 2
     """LSTM layers"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """dropout before, between and after the layers"""
-    temperature: NonNegativeFloat = 1.0
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     """of sampling; 0 takes the most likely word"""
     talk: Path | None = None
     """complete the messages typed on the terminal with this run's model, and do not train"""
@@ -279,10 +278,12 @@ def talk(args: Args) -> dict:
         vocabulary = json.loads((args.talk / "vocabulary.json").read_text())
         model = ChatRNN(len(vocabulary), flags["width"], flags["num_layers"], flags["dropout"]).eval()
         model.load_state_dict(torch.load(args.talk / "model.pt", map_location="cpu", weights_only=True)["model"])
-    except (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"--talk {args.talk}: no run of chat_rnn.py ({error})") from None
+    except Exception as error:  # missing, damaged, or another program's files
+        raise UsageError(f"--talk {args.talk}: no run of chat_rnn.py ({type(error).__name__})") from None
     torch.manual_seed(args.seed)
     index = {word: i for i, word in enumerate(vocabulary)}
+    if sys.stdin is None:
+        raise UsageError("--talk: needs an open standard input to read messages from")
     sys.stdin.reconfigure(errors="replace")
     while True:
         try:

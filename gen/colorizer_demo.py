@@ -16,7 +16,6 @@ Isola et al. 2017, "Image-to-image translation with conditional adversarial netw
 """
 
 import json
-import pickle
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -122,8 +121,8 @@ def load(folder: Path) -> tuple[Generator, dict]:
         flags = json.loads((folder / "args.json").read_text())
         generator = Generator(flags["size"], flags["width"], 4, flags["skip"])
         generator.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True)["generator"])
-    except (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"--model {folder}: no run of colorizer.py with a hint ({error})") from None
+    except Exception as error:  # missing, damaged, or another program's files
+        raise UsageError(f"--model {folder}: no run of colorizer.py with a hint ({type(error).__name__})") from None
     return generator, flags
 
 
