@@ -7,11 +7,9 @@ value, from a random deal, of the policy that was learned. A row of metrics.csv 
 card of the dealer; the values stand in the last one.
 """
 
-import csv
 import itertools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,21 +20,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.sarsa_lambda import Args, make_env, play
+from benchmarks.rows import add_to_last_row, write_rows
 
 CARDS = {card: 4 / 13 if card == 10 else 1 / 13 for card in range(1, 11)}  # an ace is 1; ten, jack, queen and king: 10
 HANDS = list(itertools.product((False, True), range(12, 21), range(1, 11)))  # usable ace, total, the dealer's card
-
-
-@dataclass
-class BlackjackArgs:
-    seed: int = 1
-    """seeds actions and cards"""
-    run_dir: Path = Path("runs", "blackjack")
-    """where metrics.csv goes"""
-    num_runs: int = 8
-    """independent learners"""
-    total_episodes: int = 125_000
-    """hands that each of them plays"""
 
 
 def take(total: int, ace: bool, card: int) -> tuple[int, bool]:
@@ -93,15 +80,16 @@ def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float
     return start, values
 
 
-def main(arguments: BlackjackArgs):
+def main(run_dir: Path, num_runs: int = 8, total_episodes: int = 125_000, seed: int = 1):
+    """Independent learners, and hands that each of them plays."""
     args = Args(trace_lambda=1.0, learning_rate_power=0.9)
     env, shape = make_env("Blackjack-v1")
-    env.reset(seed=arguments.seed)
-    rng, steps = np.random.default_rng(arguments.seed), 0
-    q, visits = np.zeros((2, arguments.num_runs, *shape))  # [runs, total, dealer's card, usable ace, action]
-    for episode in tqdm(range(arguments.total_episodes), disable=None):
-        epsilon = 0.2 + (0.02 - 0.2) * episode / arguments.total_episodes
-        for i in range(arguments.num_runs):
+    env.reset(seed=seed)
+    rng, steps = np.random.default_rng(seed), 0
+    q, visits = np.zeros((2, num_runs, *shape))  # [runs, total, dealer's card, usable ace, action]
+    for episode in tqdm(range(total_episodes), disable=None):
+        epsilon = 0.2 + (0.02 - 0.2) * episode / total_episodes
+        for i in range(num_runs):
             _, length, _ = play(env, q[i], visits[i], epsilon, 1.0, args, rng)
             steps += length
     pooled = (q * visits).sum(axis=0) / visits.sum(axis=0).clip(1)
@@ -113,23 +101,21 @@ def main(arguments: BlackjackArgs):
     optimum, best = solve()
     value, _ = solve(lambda *hand: hits(pooled, *hand))
     alone = [solve(lambda *hand, table=table: hits(table, *hand))[0] for table in q]
-    different = [hand for hand in HANDS if hits(pooled, *hand) != (best[hand][1] > best[hand][0])]
-    arguments.run_dir.mkdir(parents=True, exist_ok=True)
-    with (arguments.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        columns = ["global_step", "hand/ace", "hand/total", "hand/dealer", "hand/hit", "hand/best_hit", "hand/loss"]
-        scores = ["eval/value", "eval/value_alone", "eval/value_alone_se", "eval/optimum", "eval/different"]
-        writer.writerow(columns + scores)
-        for hand in HANDS:
-            stick, hit = best[hand]
-            wrong = hand in different
-            cells = [steps, *map(int, hand), int(hits(pooled, *hand)), int(hit > stick)]
-            cells.append(abs(hit - stick) if wrong else 0.0)  # what the other action would have been worth more
-            error = np.std(alone, ddof=1) / len(alone) ** 0.5 if len(alone) > 1 else None
-            last = [value, np.mean(alone), error, optimum, len(different)] if hand == HANDS[-1] else [None] * 5
-            writer.writerow(cells + last)
-    print(f"\nvalue {value:.5f}, {np.mean(alone):.5f} of a learner alone; best {optimum:.5f}; {len(different)} differ")
+    rows, different = [], 0
+    for ace, total, dealer in HANDS:
+        stick, hit = best[ace, total, dealer]
+        ours = hits(pooled, ace, total, dealer)
+        different += ours != (hit > stick)
+        loss = abs(hit - stick) if ours != (hit > stick) else 0.0  # what the other action would have been worth more
+        hand = {"hand/ace": int(ace), "hand/total": total, "hand/dealer": dealer, "hand/hit": int(ours)}
+        rows.append({"global_step": steps} | hand | {"hand/best_hit": int(hit > stick), "hand/loss": loss})
+    error = np.std(alone, ddof=1) / len(alone) ** 0.5 if num_runs > 1 else None
+    scores = {"value": value, "value_alone": np.mean(alone), "value_alone_se": error}
+    scores |= {"optimum": optimum, "different": different}
+    write_rows(run_dir, rows)
+    add_to_last_row(run_dir, {f"eval/{name}": score for name, score in scores.items()})
+    print(f"\nvalue {value:.5f}, {np.mean(alone):.5f} of a learner alone; best {optimum:.5f}; {different} differ")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BlackjackArgs, description=__doc__))
+    tyro.cli(main, description=__doc__)

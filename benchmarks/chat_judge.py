@@ -8,7 +8,6 @@ set) that are completed greedily, word for word, from their first four words and
 shares of greedy and sampled completions that repeat themselves until the 20th word.
 """
 
-import csv
 import math
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.rows import add_to_last_row
 from gen.chat_rnn import END, MAX_WORDS, TEMPLATES, WORDS, Args, ChatRNN, load_data, make_chat, train
 
 
@@ -72,14 +72,7 @@ def main():
     rows, test, vocabulary = load_data(args)
     model = ChatRNN(len(vocabulary), args.width, args.num_layers, args.dropout).eval()
     model.load_state_dict(torch.load(args.run_dir / "model.pt", map_location="cpu", weights_only=True)["model"])
-    found = {"eval/floor": None if args.data else grammar_floor()} | judge(model, rows, test)
-    with (args.run_dir / "metrics.csv").open(newline="") as file:
-        written = [row | dict.fromkeys(found) for row in csv.DictReader(file)]
-    written[-1] |= found
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, written[0])
-        writer.writeheader()
-        writer.writerows(written)
+    add_to_last_row(args.run_dir, {"eval/floor": None if args.data else grammar_floor()} | judge(model, rows, test))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,17 @@ Fisher matrix is computed as the Hessian of the KL divergence of the classifier 
 product of the scores, the gradients of log p(class | x). The plain gradient has the best learning rate of eight.
 """
 
-import argparse
-import csv
+import sys
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
+import tyro
 from sklearn.datasets import load_iris
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.plot import figure
+from benchmarks.rows import write_rows
 
 
 def log_probs(theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -46,15 +50,10 @@ def descend(theta, x: torch.Tensor, y: torch.Tensor, natural: bool, learning_rat
     return losses, theta, difference
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=1, help="of the start")
-    parser.add_argument("--run-dir", type=Path, required=True)
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
+def main(run_dir: Path, seed: int = 1):
+    torch.manual_seed(seed)
     start, (x, y) = 0.1 * torch.randn(5, 3).double(), map(torch.from_numpy, load_iris(return_X_y=True))
-    cm = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    curves = {}
+    cm, curves = torch.cat([x, torch.ones(len(x), 1)], dim=1), {}
     for unit, scale in {"cm": 1, "first feature in mm": 10}.items():
         scales = torch.tensor([scale, 1, 1, 1, 1])
         theta = (start / scales[:, None]).flatten()  # the same probabilities in other units
@@ -63,18 +62,14 @@ def main():
             best = min(runs, key=lambda rate: runs[rate][0][-1])
             losses, _, difference = runs[best]
             curves[f"{name} gradient, {unit}, learning rate {best}"] = losses
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        rows = ([step, *losses] for step, losses in enumerate(zip(*curves.values(), strict=True)))
-        csv.writer(file).writerows([["global_step", *curves], *rows])
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-    for name, losses in curves.items():
-        axes.plot(losses, "--" if "mm" in name else "-", label=name)
-    axes.set(xlabel="updates", ylabel="cross-entropy (nats)", yscale="log", title="iris, 15 parameters")
-    axes.legend(frameon=False, fontsize=8)
-    axes.figure.savefig(args.run_dir / "classifier.png", dpi=120)
-    print(f"cross-entropy {losses[-1]:.3f}; the Fisher matrices differ by {difference:.0e} at most: {args.run_dir}")
+    steps = zip(*curves.values(), strict=True)
+    write_rows(run_dir, ({"global_step": i} | dict(zip(curves, x, strict=True)) for i, x in enumerate(steps)))
+    with figure(run_dir / "classifier.png") as (axes,):
+        for name, losses in curves.items():
+            axes.plot(losses, "--" if "mm" in name else "-", label=name)
+        axes.set(xlabel="updates", ylabel="cross-entropy (nats)", yscale="log", title="iris, 15 parameters")
+    print(f"cross-entropy {losses[-1]:.3f}; the Fisher matrices differ by {difference:.0e} at most: {run_dir}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

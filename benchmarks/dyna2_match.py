@@ -8,8 +8,6 @@ search unless --learn-simulations says otherwise. metrics.csv has one row, with 
 player named first, who moves first in every other game; a draw is half a point.
 """
 
-import argparse
-import csv
 import random
 import sys
 import tempfile
@@ -18,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import mcts
 from algos.dyna2 import HEIGHT, LINES, NUM_FEATURES, OTHER, OWN, Args, ConnectFour, make_player, play_match, train
+from benchmarks.rows import write_rows
 
 
 def bitboards(state: torch.Tensor) -> list[tuple[int, int]]:
@@ -46,49 +46,44 @@ def uct_player(simulations: int, exploration: float, seed: int):
     return player
 
 
-def learned_memory(flags: argparse.Namespace) -> torch.Tensor:
+def learned_memory(**flags) -> torch.Tensor:
     """The long-term memory of a run of algos/dyna2.py."""
     with tempfile.TemporaryDirectory() as folder:
-        learning = {"total_episodes": flags.episodes, "simulations": flags.learn_simulations, "seed": flags.seed}
-        evaluation = {"eval_games": 2, "eval_simulations": 1}
         run_dir = Path(folder, "run")
-        train(Args(**learning, **evaluation, num_games=flags.num_games, run_dir=run_dir))
+        train(Args(**flags, eval_games=2, eval_simulations=1, run_dir=run_dir))
         return torch.load(run_dir / "model.pt", weights_only=True)["long"]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", nargs="+", required=True, help="such as both:uct, of short, long, both, uct")
-    parser.add_argument("--games", type=int, default=64, help="of each match")
-    parser.add_argument("--simulations", type=int, default=100, help="before every move of a match")
-    parser.add_argument("--episodes", type=int, default=61440, help="games to learn from")
-    parser.add_argument("--num-games", type=int, default=256, help="of them side by side")
-    parser.add_argument("--learn-simulations", type=int, default=0, help="before every move of these games")
-    parser.add_argument("--exploration", type=float, default=mcts.Args.exploration, help="weight of UCT's bonus")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    flags = parser.parse_args()
+def main(
+    run_dir: Path,
+    pairs: list[str],
+    games: int = 64,
+    simulations: int = 100,
+    episodes: int = 61440,
+    num_games: int = 256,
+    learn_simulations: int = 0,
+    exploration: float = mcts.Args.exploration,
+    seed: int = 1,
+):
+    """Pairs such as both:uct; games of each match and simulations before every move of it; games to learn from and how
+    many of them side by side, and simulations before every move of these; the weight of UCT's bonus."""
     torch.set_num_threads(1)
     world, args, begin = ConnectFour(torch.device("cpu")), Args(), time.process_time()
-    generator = torch.Generator().manual_seed(flags.seed + 2**33)
-    long = learned_memory(flags)
-    row = {"global_step": flags.episodes, "time/learning": time.process_time() - begin, "match/games": flags.games}
+    generator = torch.Generator().manual_seed(seed + 2**33)
+    long = learned_memory(total_episodes=episodes, simulations=learn_simulations, seed=seed, num_games=num_games)
+    row = {"global_step": episodes, "time/learning": time.process_time() - begin, "match/games": games}
 
     def player(name: str):
         if name == "uct":
-            return uct_player(flags.simulations, flags.exploration, flags.seed)
+            return uct_player(simulations, exploration, seed)
         weights = torch.zeros(NUM_FEATURES) if name == "short" else long
-        return make_player(world, weights, flags.games, 0 if name == "long" else flags.simulations, args, generator)
+        return make_player(world, weights, games, 0 if name == "long" else simulations, args, generator)
 
-    for pair in flags.pairs:
+    for pair in pairs:
         ours, theirs = map(player, pair.split(":"))
-        row[f"match/{pair}"] = play_match(world, ours, theirs, flags.games).mean().item()
-    flags.run_dir.mkdir(parents=True, exist_ok=True)
-    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row)
+        row[f"match/{pair}"] = play_match(world, ours, theirs, games).mean().item()
+    write_rows(run_dir, [row])
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -5,59 +5,51 @@
 Underflow passes gradients on as they are (straight-through): backpropagation differentiates the formulas.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import torch
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import es_mnist
-from algos.es_mnist import Args, Run, accuracy, initial_parameters, load_data, network
+from algos.es_mnist import Args, accuracy, initial_parameters, load_data, network
+from benchmarks.rows import write_rows
 
 UNDERFLOW = es_mnist.underflow
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--total-timesteps", type=int, default=600_000, help="images")
-    parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--log-every", type=int, default=600, help="updates between rows")
-    flags = parser.parse_args()
-    torch.manual_seed(flags.seed)
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    es_mnist.underflow = lambda z: z + (UNDERFLOW(z) - z).detach()
-    images, labels, test_images, test_labels = load_data(Args(dataset="mnist", data_dir=flags.data_dir))
+def train(total_timesteps: int, batch_size: int, log_every: int):
+    images, labels, test_images, test_labels = load_data(Args(dataset="mnist"))
     parameters = [p.requires_grad_() for p in initial_parameters()]
-    optimizer, num_updates = torch.optim.Adam(parameters, lr=0.001), flags.total_timesteps // flags.batch_size
+    optimizer, num_updates = torch.optim.Adam(parameters, lr=0.001), total_timesteps // batch_size
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_updates)
-    run = Run(Args(seed=flags.seed, run_dir=flags.run_dir), "mnist")
     for update in range(1, num_updates + 1):
-        idx = torch.randint(len(images), (flags.batch_size,))
+        idx = torch.randint(len(images), (batch_size,))
         loss = torch.nn.functional.cross_entropy(network(parameters, images[idx]), labels[idx])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        if update % flags.log_every == 0:
+        if update % log_every == 0:
             exact = [p.detach().double() for p in parameters]
-            run.log(
-                {
-                    "global_step": update * flags.batch_size,
-                    "losses/loss": loss.item(),
-                    "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
-                    "eval/test_accuracy_float64": accuracy(exact, test_images, test_labels),
-                    "eval/train_accuracy": accuracy(parameters, images, labels) if update == num_updates else None,
-                }
-            )
-    run.close()
-    print(run.rows[-1])
+            yield {
+                "global_step": update * batch_size,
+                "losses/loss": loss.item(),
+                "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
+                "eval/test_accuracy_float64": accuracy(exact, test_images, test_labels),
+                "eval/train_accuracy": accuracy(parameters, images, labels) if update == num_updates else None,
+            }
+
+
+def main(run_dir: Path, seed: int = 1, total_timesteps: int = 600_000, batch_size: int = 100, log_every: int = 600):
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    es_mnist.underflow = lambda z: z + (UNDERFLOW(z) - z).detach()
+    write_rows(run_dir, train(total_timesteps, batch_size, log_every))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -7,18 +7,20 @@ random and as a perfect player with random ties would make them. metrics.csv hol
 moving first and second, and beside them those of perfect play with random ties against the same random player.
 """
 
-import argparse
-import csv
 import random
 import sys
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Literal
+
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.mcts import BOARDS, Args, choose
+from benchmarks.rows import write_rows
 
 BOARD = BOARDS["tic-tac-toe"]
 
@@ -77,23 +79,16 @@ def measure(search: str, args: Args, seed: int) -> dict:
     return row
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--search", choices=["simple", "uct"], default="uct")
-    parser.add_argument("--simulations", type=int, nargs="+", default=[1000], help="per move; one row for each")
-    parser.add_argument("--exploration", type=float, default=Args.exploration, help="weight of UCT's bonus")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    flags = parser.parse_args()
-    flags.run_dir.mkdir(parents=True, exist_ok=True)
-    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
-        for i, simulations in enumerate(flags.simulations):
-            row = measure(flags.search, Args(simulations=simulations, exploration=flags.exploration), flags.seed)
-            writer = csv.DictWriter(file, row)
-            if i == 0:
-                writer.writeheader()
-            writer.writerow(row)
+def main(
+    run_dir: Path,
+    search: Literal["simple", "uct"] = "uct",
+    simulations: tuple[int, ...] = (1000,),
+    exploration: float = Args.exploration,
+    seed: int = 1,
+):
+    """A row for each number of simulations per move; the weight of UCT's bonus."""
+    write_rows(run_dir, (measure(search, Args(simulations=n, exploration=exploration), seed) for n in simulations))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

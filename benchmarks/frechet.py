@@ -13,7 +13,6 @@ the other half, which it has not seen, is the reference.
     eval/judge_accuracy     of the classifier on the test images
 """
 
-import csv
 import importlib
 import sys
 from pathlib import Path
@@ -24,8 +23,10 @@ import torch.nn.functional as F
 import tyro
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import add_to_last_row
+
 NUM = 2000
 
 
@@ -125,14 +126,7 @@ def main():
     torch.manual_seed(args.seed)
     found = {f"eval/{name}": judge.distance(images) for name, images in generate(module, args, states, judge).items()}
     found |= {"eval/frechet_real": judge.distance(judge.test), "eval/judge_accuracy": judge.accuracy}
-    metrics = args.run_dir / "metrics.csv"
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    rows[-1] |= found
-    with metrics.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *(name for name in found if name not in rows[0])])
-        writer.writeheader()
-        writer.writerows(rows)
+    add_to_last_row(args.run_dir, found)
 
 
 if __name__ == "__main__":

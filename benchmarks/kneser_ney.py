@@ -10,19 +10,18 @@ D are n1 / (n1 + 2 n2) of each order, from the numbers of n-grams counted once a
 message; ends are predicted like words.
 """
 
-import argparse
-import csv
 import math
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gen.chat_rnn import END, MAX_WORDS, Args, UsageError, load_data
+from benchmarks.rows import write_rows
+from gen.chat_rnn import END, MAX_WORDS, Args, load_data
 
 
 def trigrams(rows: torch.Tensor) -> np.ndarray:
@@ -78,39 +77,16 @@ class KneserNey:
         return self.trigrams.probability(before * self.size + last, word, lower)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="text with one message a line (default: the built-in grammar's)")
-    parser.add_argument("--max-vocabulary", type=int, default=50_000, help="as for gen/chat_rnn.py")
-    parser.add_argument("--seed", type=int, default=1, help="nothing here is random")
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    args = parser.parse_args()
-    try:
-        train, test, words = load_data(Args(data=args.data, max_vocabulary=args.max_vocabulary))
-    except UsageError as error:
-        raise SystemExit(str(error)) from None
-    start = time.process_time()
+def main(run_dir: Path, data: Path | None = None, max_vocabulary: int = 50_000, seed: int = 1):
+    """Text with one message a line (default: the built-in grammar's); nothing here is random."""
+    train, test, words = load_data(Args(data=data, max_vocabulary=max_vocabulary))
     model = KneserNey(trigrams(train), len(words))
-    trained = time.process_time()
     nats = -np.log(model.probability(trigrams(test)))
-    row = {
-        "global_step": len(train),
-        "eval/nll": nats.mean(),
-        "eval/perplexity": math.exp(nats.mean()),
-        "charts/vocabulary": len(words),
-        "charts/discount_2": model.bigrams.discount,
-        "charts/discount_3": model.trigrams.discount,
-        "time/elapsed": trained - start,
-    }
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row)
-    print(
-        f"perplexity {math.exp(nats.mean()):.2f} of {len(nats):,} held-out words and ends, {len(words):,} words known"
-    )
+    row = {"global_step": len(train), "eval/nll": nats.mean(), "eval/perplexity": math.exp(nats.mean())}
+    row |= {"charts/vocabulary": len(words), "charts/discount_2": model.bigrams.discount}
+    write_rows(run_dir, [row | {"charts/discount_3": model.trigrams.discount}])
+    print(f"perplexity {row['eval/perplexity']:.2f} of {len(nats):,} held-out words and ends")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

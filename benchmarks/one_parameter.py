@@ -8,18 +8,18 @@ of the stochastic one (logistic in the same sum). And the aliased gridworld, exa
 minus that of west where two states look the same. A row of metrics.csv per value.
 """
 
-import argparse
-import csv
 import sys
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.reinforce_gridworld import exact_values
+from benchmarks.rows import write_rows
 
 WEIGHTS = np.array([0.2, 0.6, 0.0, 2.0])  # of position, velocity, angle, angular velocity
 START = {"low": 0.03, "high": 0.03}
@@ -50,36 +50,26 @@ def gridworld_return(preference: float, deterministic: bool) -> float:
     return exact_values(probs, GAMMA).mean().item()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--num-points", type=int, default=193, help="values of the parameter, from -4 to 8")
-    parser.add_argument("--num-episodes", type=int, default=400, help="sampled episodes of each")
-    args = parser.parse_args()
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    rng, steps = np.random.default_rng(args.seed), 0
-    with (args.run_dir / "metrics.csv").open("x", newline="") as file:
-        for number, weight in enumerate(np.linspace(-4, 8, args.num_points)):
-            deterministic = cartpole_returns(weight, 1, None)
-            stochastic = cartpole_returns(weight, args.num_episodes, rng)
-            preference = weight - 2  # the same row serves the other panel, from -6 to 6
-            steps += int(deterministic.sum() + stochastic.sum())
-            row = {
-                "global_step": steps,
-                "charts/weight": weight,
-                "eval/deterministic": deterministic[0],
-                "eval/stochastic": stochastic.mean(),
-                "eval/stochastic_error": stochastic.std(ddof=1) / args.num_episodes**0.5,
-                "charts/preference": preference,
-                "eval/gridworld_deterministic": gridworld_return(preference, True),
-                "eval/gridworld_stochastic": gridworld_return(preference, False),
-            }
-            writer = csv.DictWriter(file, row)
-            if number == 0:
-                writer.writeheader()
-            writer.writerow(row)
+def main(run_dir: Path, seed: int = 1, num_points: int = 193, num_episodes: int = 400):
+    """So many values of the parameter, from -4 to 8, and sampled episodes of each."""
+    rng, steps, rows = np.random.default_rng(seed), 0, []
+    for weight in np.linspace(-4, 8, num_points):
+        deterministic, stochastic = cartpole_returns(weight, 1, None), cartpole_returns(weight, num_episodes, rng)
+        preference = weight - 2  # the same row serves the other panel, from -6 to 6
+        steps += int(deterministic.sum() + stochastic.sum())
+        row = {
+            "global_step": steps,
+            "charts/weight": weight,
+            "eval/deterministic": deterministic[0],
+            "eval/stochastic": stochastic.mean(),
+            "eval/stochastic_error": stochastic.std(ddof=1) / num_episodes**0.5,
+            "charts/preference": preference,
+            "eval/gridworld_deterministic": gridworld_return(preference, True),
+            "eval/gridworld_stochastic": gridworld_return(preference, False),
+        }
+        rows.append(row)
+    write_rows(run_dir, rows)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -267,6 +267,16 @@ def count(seeds: list[Result]) -> str:
     return str(len(seeds))
 
 
+def column(name: str, form: str | None = None, scale: float = 1.0, unit: str = "") -> Callable:
+    """A column of beside(): mean ± standard deviation of the last values, scaled."""
+    return lambda seeds: spread((scale * seed.final(name) for seed in seeds), form) + unit
+
+
+def fact(name: str) -> Callable:
+    """A column of beside(): median of a fact."""
+    return lambda seeds: median(seed.facts[name] for seed in seeds)
+
+
 def table(header: list[str], rows: Iterable[list[str]], left: int = 1) -> str:
     """A markdown table, its first columns flush left, the others flush right."""
     lines = [header, ["---"] * left + ["---:"] * (len(header) - left), *rows]
@@ -345,6 +355,16 @@ def curves(axes, results: list[Result], x: str, y: str, label: str, color=None, 
         axes.fill_between(grid, *band(values), color=thick.get_color(), alpha=0.15, linewidth=0)
         for line in lines:
             axes.plot(*line, color=thick.get_color(), linewidth=0.6, alpha=0.5, linestyle=linestyle)
+
+
+def panel(axes, ours: dict[str, list[Result]], x: str, y: str, levels: dict[str, float] | None = None, **settings):
+    """Curves of label -> seeds, levels as dotted lines, and what axes.set takes; x in units of `scale`."""
+    scale = settings.pop("scale", 1.0)
+    for label, seeds in ours.items():
+        curves(axes, seeds, x, y, label, scale=scale)
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color=GREY, linestyle=":", label=label)
+    axes.set(**settings)
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

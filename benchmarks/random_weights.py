@@ -6,23 +6,23 @@ CartPole's equations in double precision, without Gymnasium: one episode of each
 [-1, 1]^4. One over the fraction of those that reach 200 or 500 steps is the mean number of episodes of a random search.
 """
 
-import argparse
-import csv
+import sys
 from pathlib import Path
 
 import numpy as np
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import write_rows
 
 BATCH, TERMINATION = 20_000, 12 * 2 * np.pi / 360
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--batches", type=int, default=50, help="of 20,000 weight vectors")
-    args = parser.parse_args()
-    rng, reached, steps = np.random.default_rng(args.seed), {200: 0, 500: 0}, 0
-    for _ in range(args.batches):
+def main(run_dir: Path, seed: int = 1, batches: int = 50):
+    """So many batches of 20,000 weight vectors."""
+    rng, reached, steps = np.random.default_rng(seed), {200: 0, 500: 0}, 0
+    for _ in range(batches):
         weights, state = rng.uniform(-1, 1, (4, BATCH)), rng.uniform(-0.05, 0.05, (4, BATCH))
         for step in range(1, 501):
             x, v, angle, omega = state
@@ -36,18 +36,12 @@ def main():
                 reached[step] += state.shape[1]  # a step is rewarded even if the pole falls in it
             standing = (abs(state[0]) <= 2.4) & (abs(state[2]) <= TERMINATION)
             weights, state = weights[:, standing], state[:, standing]
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    row, total = {"global_step": steps}, args.batches * BATCH
+    row, total = {"global_step": steps}, batches * BATCH
     for limit, count in reached.items():
-        row |= {
-            f"mean/{limit}": total / count,
-            f"mean/{limit}_se": total / count * np.sqrt((1 - count / total) / count),
-        }
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row)
+        error = total / count * np.sqrt((1 - count / total) / count)
+        row |= {f"mean/{limit}": total / count, f"mean/{limit}_se": error}
+    write_rows(run_dir, [row])
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -6,84 +6,68 @@ Steps one environment with random actions drawn beforehand, starting over where 
 then in one process per core at once. The only row of metrics.csv holds the median of the repetitions.
 """
 
-import argparse
-import csv
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import write_rows
 
 
-def step(env_id: str, num_steps: int, seed: int, ready=None, clock=time.perf_counter) -> tuple[float, float]:
-    """Step one environment; with `ready`, a barrier, start together. Returns what the clock said before and after."""
+def step(env_id: str, num_steps: int, seed: int, ready, times):
+    """Step one environment when all are ready at the barrier; put the times before and after into the queue."""
     env = gym.make(env_id)
     env.reset(seed=seed)
     env.action_space.seed(seed)
     actions = [env.action_space.sample() for _ in range(num_steps)]
-    if ready:
-        ready.wait()
-    start = clock()
+    ready.wait()
+    start = time.perf_counter()
     for action in actions:
         _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             env.reset()
-    end = clock()
-    env.close()
-    return start, end
+    times.put((start, time.perf_counter()))
 
 
-def work(env_id: str, num_steps: int, seed: int, ready, connection):
-    connection.send(step(env_id, num_steps, seed, ready))
-
-
-def step_on_all_cores(env_id: str, num_steps: int, seeds: list[int]) -> float:
-    """Steps per second of one process per seed, all at once, from the first one's start to the last one's end."""
-    ready, processes, connections = multiprocessing.Barrier(len(seeds)), [], []
-    for seed in seeds:
-        here, there = multiprocessing.Pipe(duplex=False)
-        processes.append(multiprocessing.Process(target=work, args=(env_id, num_steps, seed, ready, there)))
-        connections.append(here)
-        processes[-1].start()
-        there.close()
-    times = [connection.recv() for connection in connections]
+def steps_per_second(env_id: str, num_steps: int, seeds: list[int]) -> float:
+    """Of one process per seed, all at once, from the first one's start to the last one's end."""
+    ready, times = multiprocessing.Barrier(len(seeds)), multiprocessing.Queue()
+    processes = [multiprocessing.Process(target=step, args=(env_id, num_steps, seed, ready, times)) for seed in seeds]
+    for process in processes:
+        process.start()
+    starts, ends = zip(*(times.get() for _ in seeds), strict=True)
     for process in processes:
         process.join()
-    return num_steps * len(seeds) / (max(end for _, end in times) - min(start for start, _ in times))
+    return num_steps * len(seeds) / (max(ends) - min(starts))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env-id", default="Reacher-v5", help="Gymnasium environment")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--total-timesteps", type=int, default=100_000, help="steps of each process and repetition")
-    parser.add_argument("--repetitions", type=int, default=3)
-    args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
-    one, every = [], []
-    for sequence in np.random.SeedSequence(args.seed).spawn(args.repetitions):
+def main(
+    run_dir: Path, env_id: str = "Reacher-v5", seed: int = 1, total_timesteps: int = 100_000, repetitions: int = 3
+):
+    """So many steps of each process and repetition."""
+    cores, one, every = len(os.sched_getaffinity(0)), [], []
+    for sequence in np.random.SeedSequence(seed).spawn(repetitions):
         first, *others = (int(seed) % 2**31 for seed in sequence.generate_state(cores + 1))
-        start, end = step(args.env_id, args.total_timesteps, first)
-        one.append(args.total_timesteps / (end - start))
-        every.append(step_on_all_cores(args.env_id, args.total_timesteps, others))
+        one.append(steps_per_second(env_id, total_timesteps, [first]))
+        every.append(steps_per_second(env_id, total_timesteps, others))
     row = {
-        "global_step": args.total_timesteps * args.repetitions * (cores + 1),
+        "global_step": total_timesteps * repetitions * (cores + 1),
         "raw/one_core_SPS": statistics.median(one),
         "raw/all_cores_SPS": statistics.median(every),
         "raw/cores": cores,
     }
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row)
+    write_rows(run_dir, [row])
     rates = f"{row['raw/one_core_SPS']:,.0f} steps/s on one core, {row['raw/all_cores_SPS']:,.0f} on {cores}"
-    print(f"{args.env_id}: {rates}")
+    print(f"{env_id}: {rates}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

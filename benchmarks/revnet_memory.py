@@ -10,19 +10,18 @@ of CIFAR-10:
     inversion_error         the largest one anywhere in the network
 """
 
-import argparse
-import csv
 import sys
 from pathlib import Path
 
 import torch
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.rows import write_rows
 from gen.revnet import Args, RevNet, load_data
 
 DEPTHS = [(2, 3, 3), (3, 3, 3), (10, 11, 11), (42, 43, 43)]
-COLUMNS = ["global_step", "blocks", "computed_mb", "stored_mb", "inversion_error"]
 
 
 def stored_bytes(model: RevNet, x: torch.Tensor) -> int:
@@ -41,27 +40,23 @@ def stored_bytes(model: RevNet, x: torch.Tensor) -> int:
     return sum(stored.values())
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of CIFAR-10")
-    flags = parser.parse_args()
+def measure(seed: int):
     torch.set_num_threads(1)
-    torch.manual_seed(flags.seed)
-    args = Args(dataset="cifar10", data_dir=flags.data_dir)
+    torch.manual_seed(seed)
+    args = Args(dataset="cifar10")
     images = load_data(args)[2][:10].float()
     x = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True)
-    flags.run_dir.mkdir(parents=True)
-    with (flags.run_dir / "metrics.csv").open("w", newline="", buffering=1) as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        for step, blocks in enumerate(DEPTHS, start=1):
-            computing, storing = (RevNet(3, blocks, args.filters, store_activations=store) for store in (False, True))
-            error = max((before - back).abs().max().item() for before, _, back in computing.invert(x))
-            megabytes = [stored_bytes(model, x) / len(x) / 1e6 for model in (computing, storing)]
-            rows.writerow([step, sum(blocks), *megabytes, error])
+    for step, blocks in enumerate(DEPTHS, start=1):
+        computing, storing = (RevNet(3, blocks, args.filters, store_activations=store) for store in (False, True))
+        error = max((before - back).abs().max().item() for before, _, back in computing.invert(x))
+        megabytes = [stored_bytes(model, x) / len(x) / 1e6 for model in (computing, storing)]
+        row = {"global_step": step, "blocks": sum(blocks), "computed_mb": megabytes[0], "stored_mb": megabytes[1]}
+        yield row | {"inversion_error": error}
+
+
+def main(run_dir: Path, seed: int = 1):
+    write_rows(run_dir, measure(seed))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -24,10 +24,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -220,40 +220,32 @@ def is_finished(run: Run) -> bool:
 # --- environments of the peers ---------------------------------------------------------------
 
 
-def peer_python(run: Run, peers_dir: Path | None) -> str:
-    """The interpreter of a peer: under --peers-dir if it is there, else in runs/peers/, installed if need be."""
-    ready = peers_dir / run.peer / "bin" / "python" if peers_dir else None
-    if ready and ready.exists():
-        return str(ready.absolute())
+def peer_python(run: Run) -> str:
+    """The interpreter of a peer's environment in runs/peers/, installed if need be. Raises RunError."""
     folder, packages = PEERS / run.peer, pinned_packages(run.script)
-    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    python, installed, log = folder / "bin" / "python", folder / "installed.txt", folder.with_suffix(".log")
     PEERS.mkdir(parents=True, exist_ok=True)
-    with (PEERS / f"{run.peer}.lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # other runs, of this program or another, wait until it is complete
-        present = installed.read_text().splitlines() if installed.exists() else []
-        if not installed.exists() or set(packages) - set(present):
+        present = set(installed.read_text().splitlines()) if installed.exists() else set()
+        if not present or set(packages) - present:
             print(f"installing {' '.join(packages)} into {folder}", flush=True)
-            log = folder.with_suffix(".log")
+            commands = [[sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", *packages]]
             try:
                 with log.open("w") as file:
-                    if not python.exists():
-                        check_call([sys.executable, "-m", "venv", str(folder)], file)
-                    check_call([str(python), "-m", "pip", "install", *packages], file)
+                    for words in commands[python.exists() :]:
+                        subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=True)
             except (OSError, subprocess.CalledProcessError):
-                raise RunError(f"cannot install {run.peer}, see {log}; or name a folder with --peers-dir") from None
+                raise RunError(f"cannot install {run.peer}, see {log}") from None
             names = {package_name(package) for package in packages}
-            kept = [line for line in present if package_name(line) not in names]
-            installed.write_text("\n".join(sorted([*kept, *packages])) + "\n")
+            kept = {line for line in present if package_name(line) not in names}
+            installed.write_text("\n".join(sorted(kept | set(packages))) + "\n")
     return str(python.absolute())
 
 
 def package_name(requirement: str) -> str:
     """ "gymnasium[mujoco]==1.4.0" -> "gymnasium"."""
     return re.match(r"[\w.-]+", requirement)[0]
-
-
-def check_call(words: list[str], log):
-    subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=True)
 
 
 # --- one run ---------------------------------------------------------------------------------
@@ -293,10 +285,10 @@ class Children:
                 time.sleep(0.1)
 
 
-def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
+def execute(run: Run, children: Children) -> dict:
     """Make a run in an empty folder; write its summary and return it. Raises RunError."""
     run_digest = digest(run)  # before it starts: what is edited meanwhile did not run
-    python = peer_python(run, peers_dir) if run.peer else sys.executable
+    python = peer_python(run) if run.peer else sys.executable
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     log_path = run.folder.with_suffix(".log")  # beside the folder, which the script itself makes
@@ -329,7 +321,7 @@ def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
         "date": date.isoformat(timespec="seconds"),
         "commit": commit_of(run.script),
         "hardware": hardware(),
-        "versions": versions(python, tuple(package_names(run))),
+        "versions": versions(python, tuple(map(package_name, pinned_packages(run.script))) if run.peer else ()),
         "code": code_digest(run.script, run.peer is not None) if run.script else None,
         "digest": run_digest,
         "final": final,
@@ -341,21 +333,17 @@ def execute(run: Run, children: Children, peers_dir: Path | None) -> dict:
     return summary
 
 
-def package_names(run: Run) -> list[str]:
-    pins = pinned_packages(run.script) if run.peer else []
-    return list(dict.fromkeys([*PACKAGES, *map(package_name, pins)]))
-
-
 @functools.cache
 def versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
-    """Versions of Python and of the packages that are installed beside it."""
+    """Versions of Python, and of PACKAGES and these where they are installed beside it."""
     program = (
         "import importlib.metadata as m, json, platform, sys\n"
         "found = {d.metadata['Name'].lower().replace('-', '_'): d.version for d in m.distributions()}\n"
         "wanted = {p: found.get(p.lower().replace('-', '_')) for p in sys.argv[1:]}\n"
         "print(json.dumps({'python': platform.python_version()} | {p: v for p, v in wanted.items() if v}))"
     )
-    answer = subprocess.run([python, "-c", program, *packages], capture_output=True, text=True, check=False)
+    words = [python, "-c", program, *dict.fromkeys([*PACKAGES, *packages])]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
     return json.loads(answer.stdout) if answer.returncode == 0 else {}
 
 
@@ -390,7 +378,7 @@ def count_cores() -> int:
 # --- all of them -----------------------------------------------------------------------------
 
 
-def run_all(runs: list[Run], jobs: int, peers_dir: Path | None) -> list[str]:
+def run_all(runs: list[Run], jobs: int) -> list[str]:
     """First those that need the machine to themselves, one by one, then the others side by side. Returns the failures.
 
     The former go seed by seed, not row by row: what is compared is measured close together in time.
@@ -402,7 +390,7 @@ def run_all(runs: list[Run], jobs: int, peers_dir: Path | None) -> list[str]:
         signal.signal(stopping, signal.default_int_handler)
     for phase, workers in ((alone, 1), (shared, jobs)):
         executor = concurrent.futures.ThreadPoolExecutor(workers)
-        futures = {executor.submit(execute, run, children, peers_dir): run for run in phase}
+        futures = {executor.submit(execute, run, children): run for run in phase}
         try:
             for future in concurrent.futures.as_completed(futures):
                 run, done = futures[future], done + 1
@@ -425,16 +413,43 @@ def describe(summary: dict) -> str:
     return f"{summary['seconds']:,.0f} s" + (f", return {float(for_return):.1f}" if for_return else "")
 
 
-def slurm(runs: Iterable[Run]) -> list[str]:
-    """One sbatch line per run, which calls this program for that run alone."""
-    lines = []
-    for run in runs:
-        again = f"./benchmark.sh --no-plot --jobs 1 --seeds {run.seed} {run.entry.name}"
-        cores = "--exclusive" if run.entry.alone else "--cpus-per-task=1"
-        name, log = f"{run.entry.name}-{run.seed}", RUNS / "slurm-%j.txt"
-        words = ["sbatch", f"--job-name={name}", "--nodes=1", cores, f"--output={log}", f"--wrap={again}"]
-        lines.append(shlex.join(words))
-    return lines
+def slurm(runs: list[Run]) -> str:
+    """An array job with a task for each run; every task has its machine to itself if one of the runs needs that."""
+    RUNS.mkdir(parents=True, exist_ok=True)  # for the logs
+    names = "\n".join(f'    "{run.entry.name} {run.seed}"' for run in runs)
+    cores = "--exclusive" if any(run.entry.alone for run in runs) else "--cpus-per-task=1"
+    return f"""#!/usr/bin/env bash
+#SBATCH --job-name=benchmark --array=0-{len(runs) - 1} --nodes=1 {cores} --output={RUNS}/slurm-%A_%a.txt
+runs=(
+{names}
+)
+read -r name seed <<<"${{runs[SLURM_ARRAY_TASK_ID]}}"
+exec ./benchmark.sh --no-plot --jobs 1 --seeds "$seed" "$name"
+"""
+
+
+def try_out(script: Path) -> tuple[Path, float, subprocess.CompletedProcess]:
+    """Run a script of algos/ or gen/ with its toy budget, that of its tests; a tool, which has none, with --help."""
+    about = tomllib.loads(Path("tests", "scripts", f"{script.stem}.toml").read_text())
+    words = [sys.executable, str(script.absolute()), *shlex.split(about.get("tiny", "--help"))]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        done = subprocess.run(
+            words, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False
+        )
+        return script, time.perf_counter() - start, done
+
+
+def quick(jobs: int) -> int:
+    """Try every script out; a line for each. Returns 1 if one fails."""
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(jobs) as executor:
+        scripts = sorted([*Path("algos").glob("*.py"), *Path("gen").glob("*.py")])
+        for script, seconds, done in executor.map(try_out, scripts):
+            failed |= done.returncode != 0
+            last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+            print(f"{'FAILED ' * bool(done.returncode)}{script}  {seconds:.1f} s  {''.join(last)}", flush=True)
+    return failed
 
 
 def positive(text: str) -> int:
@@ -449,10 +464,14 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the commands, one a line, and do nothing")
     parser.add_argument("--jobs", type=positive, default=count_cores(), help="runs side by side (default: the cores)")
     parser.add_argument("--seeds", help="other seeds than the table's, such as 1-3 or 1,5")
-    parser.add_argument("--peers-dir", type=Path, help="folder with ready environments of the peers, one folder each")
-    parser.add_argument("--slurm", action="store_true", help="print an sbatch line for each unfinished run, no more")
+    parser.add_argument(
+        "--slurm", action="store_true", help="print an array job of all unfinished runs: pipe it to sbatch"
+    )
+    parser.add_argument("--quick", action="store_true", help="every script at a toy budget, and nothing of the table")
     parser.add_argument("--no-plot", action="store_true", help="leave results/ and README.md as they are")
     args = parser.parse_args()
+    if args.quick:
+        return quick(args.jobs)
     try:
         entries = select(parse_table(sys.stdin.read()), args.names)
         seeds = parse_seeds(args.seeds) if args.seeds else None
@@ -467,13 +486,13 @@ def main() -> int:
     unfinished = [run for run in runs if not is_finished(run)]
     fitting = [run for run in unfinished if run.entry.min_cores <= count_cores()]
     if args.slurm:
-        print("\n".join([f"mkdir -p {RUNS}", *slurm(unfinished)]))
+        print(slurm(unfinished), end="")
         return 0
     print(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished", flush=True)
     for entry in dict.fromkeys(run.entry for run in unfinished if run not in fitting):
         print(f"{entry.name}: skipped, needs {entry.min_cores} cores", flush=True)
     try:
-        failures = run_all(fitting, args.jobs, args.peers_dir)
+        failures = run_all(fitting, args.jobs)
         if not args.no_plot:
             words = [sys.executable, str(Path(__file__).with_name("plot.py")), "--root", "."]
             if subprocess.run(words, check=False).returncode:

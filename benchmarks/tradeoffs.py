@@ -17,25 +17,27 @@ Trains gen/pixelcnn.py, gan.py, realnvp.py and vae.py, each by its own train() o
 and one for each model and size of colour images with seconds_per_sample only, of one sample at a time.
 """
 
-import argparse
-import csv
 import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+import tyro
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.frechet import Judge, load_labelled
+from benchmarks.rows import write_rows
 from gen import gan, iwae, pixelcnn, realnvp, vae
 
 REAL = -1  # stands for no model
+SAMPLES, CODES = 1000, 5000  # samples of each model; labelled training images for the linear probe
 COLUMNS = [
     "global_step", "model", "image_size", "bits_per_dim", "binary_nats", "frechet", "probe_accuracy",
     "seconds_per_training_picture", "seconds_per_sample",
@@ -185,69 +187,59 @@ def linear_probe(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, 
     return float(fit(best, len(x)).score(test_x, test_labels))
 
 
-@torch.no_grad()
-def measure(train_model: Callable, data: list, judge: Judge, flags: argparse.Namespace) -> tuple[dict, torch.Tensor]:
+def measure(train_model: Callable, data: list, judge: Judge, folder: Path, budget: float, seed: int) -> tuple:
     """One model's row, and its samples."""
     images, labels, test, test_labels = data
-    with torch.enable_grad():
-        folder = flags.run_dir / train_model.__name__.removeprefix("train_")
-        row, sample, codes = train_model(images, test, folder, flags.budget, flags.seed)
-    torch.manual_seed(flags.seed)
-    start = time.process_time()
-    samples = torch.cat([sample(min(250, flags.samples - i)) for i in range(0, flags.samples, 250)])
-    seconds = (time.process_time() - start) / flags.samples
-    found = [torch.cat([codes(part) for part in x.split(250)]).numpy() for x in (images[: flags.codes], test)]
+    row, sample, codes = train_model(images, test, folder, budget, seed)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        start = time.process_time()
+        samples = torch.cat([sample(min(250, SAMPLES - i)) for i in range(0, SAMPLES, 250)])
+        seconds = (time.process_time() - start) / SAMPLES
+        found = [torch.cat([codes(part) for part in x.split(250)]).numpy() for x in (images[:CODES], test)]
     return {
         "global_step": row["global_step"],
         "image_size": 28,
         "bits_per_dim": row.get("bits_per_dim"),
         "binary_nats": row.get("binary_nats"),
         "frechet": judge.distance(samples),
-        "probe_accuracy": linear_probe(found[0], labels[: flags.codes].numpy(), found[1], test_labels.numpy()),
+        "probe_accuracy": linear_probe(found[0], labels[:CODES].numpy(), found[1], test_labels.numpy()),
         "seconds_per_training_picture": 1 / row["charts/SPS"],
         "seconds_per_sample": seconds,
     }, samples
 
 
-def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=["digits", "mnist"], default="digits", help="labelled images of 28x28")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv and the runs")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST is kept")
-    parser.add_argument("--budget", type=float, default=1.0, help="multiplies every model's updates")
-    parser.add_argument("--samples", type=int, default=1000, help="samples of each model")
-    parser.add_argument("--codes", type=int, default=5000, help="labelled training images for the linear probe")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[8, 16, 32], help="sides of colour images, timed")
-    flags = parser.parse_args(argv)
-    if (flags.run_dir / "metrics.csv").exists():
-        raise SystemExit(f"--run-dir {flags.run_dir}: there is a run in it already; name another folder")
-    flags.run_dir.mkdir(parents=True, exist_ok=True)
+def main(
+    run_dir: Path,
+    dataset: Literal["digits", "mnist"] = "digits",
+    seed: int = 1,
+    budget: float = 1.0,
+    sizes: tuple[int, ...] = (8, 16, 32),
+):
+    """Labelled images of 28x28; the budget multiplies every model's updates; sides of colour images, timed."""
     time.perf_counter = time.process_time  # what the scripts time is in CPU seconds
     torch.set_num_threads(1)
-    data, judge = load_labelled(flags.dataset, flags.data_dir), Judge(flags.dataset, flags.data_dir)
+    data, judge = load_labelled(dataset, Path("data")), Judge(dataset, Path("data"))
     images, labels, test, test_labels = data
-    pixels = [x.flatten(1).numpy() / 255 for x in (images[: flags.codes], test)]
-    accuracy = linear_probe(pixels[0], labels[: flags.codes].numpy(), pixels[1], test_labels.numpy())
-    real = {"global_step": 0, "model": REAL, "image_size": 28, "frechet": judge.distance(test[: flags.samples])}
-    rows, shown = [real | {"probe_accuracy": accuracy}], [test[:16] / 255]
+    pixels = [x.flatten(1).numpy() / 255 for x in (images[:CODES], test)]
+    real = {"global_step": 0, "model": REAL, "image_size": 28, "frechet": judge.distance(test[:SAMPLES])}
+    real["probe_accuracy"] = linear_probe(pixels[0], labels[:CODES].numpy(), pixels[1], test_labels.numpy())
+    rows, shown = [dict.fromkeys(COLUMNS) | real], [test[:16] / 255]
     for k, train_model in enumerate(MODELS):
-        row, samples = measure(train_model, data, judge, flags)
+        folder = run_dir / train_model.__name__.removeprefix("train_")
+        row, samples = measure(train_model, data, judge, folder, budget, seed)
         rows.append(row | {"model": k})
         shown.append(samples[:16])
-    for size in flags.sizes:
+    for size in sizes:
         for k, sample in enumerate(samplers(size)):
             with torch.no_grad():
                 start = time.process_time()
                 sample(1)
             seconds = time.process_time() - start
             rows.append({"global_step": 0, "model": k, "image_size": size, "seconds_per_sample": seconds})
-    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    gan.save_grid(torch.cat(shown), 16, flags.run_dir / "samples.png")
+    write_rows(run_dir, rows)
+    gan.save_grid(torch.cat(shown), 16, run_dir / "samples.png")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -12,29 +12,27 @@ is left out. They are kept as data/ubuntu-irc.txt.gz, and their digest is checke
 import gzip
 import hashlib
 import io
-import os
 import re
 import runpy
 import sys
 import tarfile
 import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 
 COMMIT = "82ed04f9627a45d0d6f2ec3c8683c88eb408a0d5"
 URL = f"https://github.com/jkkummerfeld/irc-disentanglement/archive/{COMMIT}.tar.gz"
 SHA256 = "8ed2b6c9e9596d11008636c896408aafea49f1dd4d5ee76509ee4a897ede97f8"  # of the messages, a line each
 PATH = Path("data", "ubuntu-irc.txt.gz")
+ADVICE = f"Without a network, fetch {URL} elsewhere and name the file: python benchmarks/ubuntu_chat.py --archive FILE"
 
 
 def read_messages(archive: bytes) -> str:
     """The messages of an archive of the repository, one a line."""
-    days = {}
+    days, messages = {}, []
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         for member in files:
             if match := re.search(r"data/train/([^/]*)\.raw\.txt$", member.name):
                 days[match[1]] = files.extractfile(member).read().decode("utf-8", "replace")
-    messages = []
     for day in sorted(days):
         for line in dict.fromkeys(days[day].split("\n")):  # each once: minute, name and words
             match = re.match(r"\[\d\d:\d\d\] <[^>]+> (.*)", line)
@@ -43,35 +41,27 @@ def read_messages(archive: bytes) -> str:
     return "".join(f"{message}\n" for message in messages)
 
 
-def fetch(path: Path, archive: Path | None = None):
-    """Put the messages there if they are not, from the network or from an archive of the repository."""
-    if path.exists():
-        return
-    advice = (
-        f"Without a network, fetch {URL} elsewhere and name the file: python benchmarks/ubuntu_chat.py --archive FILE"
-    )
+def fetch(source: str):
+    """Put the messages there, from the network or from an archive of the repository."""
     try:
-        if archive is None:
-            with urllib.request.urlopen(URL, timeout=60) as response:
-                data = response.read()
-        else:
-            data = archive.read_bytes()
-        text = read_messages(data).encode()
-    except (OSError, HTTPException, EOFError, tarfile.TarError) as error:
-        raise SystemExit(f"{path} is not there, and {archive or 'fetching it'} failed ({error}). {advice}") from None
+        with urllib.request.urlopen(source, timeout=60) if source == URL else open(source, "rb") as file:
+            text = read_messages(file.read()).encode()
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise SystemExit(f"{PATH} is not there, and {source} cannot be read ({error}). {ADVICE}") from None
     if hashlib.sha256(text).hexdigest() != SHA256:
-        raise SystemExit(f"{path} is not there, and {archive or URL} holds other messages. {advice}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        raise SystemExit(f"{PATH} is not there, and {source} holds other messages. {ADVICE}")
+    PATH.parent.mkdir(parents=True, exist_ok=True)
+    part = PATH.with_suffix(".part")
     part.write_bytes(gzip.compress(text))
-    part.replace(path)
+    part.replace(PATH)
 
 
 if __name__ == "__main__":
     _, *sys.argv = sys.argv
-    archive = None
+    source = URL
     if sys.argv[:1] == ["--archive"]:
-        _, archive, *sys.argv = sys.argv
-    fetch(PATH, archive and Path(archive))
+        _, source, *sys.argv = sys.argv
+    if not PATH.exists():
+        fetch(source)
     if sys.argv:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -12,18 +12,18 @@ metrics.csv has a row per step: the squared error of its reconstructions, summed
 images shown. steps.png shows them, and samples of N(0, I) decoded by both autoencoders.
 """
 
-import argparse
-import csv
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+import tyro
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gen import vae  # noqa: E402
+from benchmarks.rows import write_rows
+from gen import vae
 
 
 def memorise(codes: torch.Tensor, images: torch.Tensor, updates: int, seed: int) -> list[torch.Tensor]:
@@ -31,9 +31,9 @@ def memorise(codes: torch.Tensor, images: torch.Tensor, updates: int, seed: int)
     torch.manual_seed(seed)
     model = vae.VAE(images.mean(0) * 0 + 0.5, 400, codes.shape[1])  # from grey, so that learning is seen
     optimizer = torch.optim.Adam(model.decoder.parameters(), lr=1e-3)
-    shown = []
+    shown, times = [], {round(updates * (i / 9) ** 2) for i in range(9)}  # ever rarer
     for update in range(updates):
-        if update in {round(updates * (i / 9) ** 2) for i in range(9)}:  # ever rarer
+        if update in times:
             shown.append(model.decode(codes).detach())
         loss = F.mse_loss(model.decode(codes), images)
         optimizer.zero_grad()
@@ -42,41 +42,37 @@ def memorise(codes: torch.Tensor, images: torch.Tensor, updates: int, seed: int)
     return [*shown, model.decode(codes).detach()]
 
 
-@torch.no_grad()
-def autoencode(flags: argparse.Namespace, kl_weight: float, test: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Train gen/vae.py: reconstructions of ten test images, and ten decoded samples of N(0, I)."""
-    folder = flags.run_dir / f"kl-weight-{kl_weight}"
-    args = {"seed": flags.seed, "epochs": flags.epochs, "dataset": flags.dataset, "data_dir": flags.data_dir}
-    with torch.enable_grad():
-        vae.train(vae.Args(**args, kl_weight=kl_weight, run_dir=folder))
+def autoencode(args: vae.Args, test: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Train gen/vae.py: reconstructions of test images, and ten decoded samples of N(0, I)."""
+    vae.train(args)
     model = vae.VAE(test.mean(0), 400, 20)
-    model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu")["model"])
-    torch.manual_seed(flags.seed)
-    return model.decode(model.encode(test).mean), model.decode(torch.randn(10, 20))
+    model.load_state_dict(torch.load(args.run_dir / "model.pt", map_location="cpu")["model"])
+    torch.manual_seed(args.seed)
+    with torch.no_grad():
+        return model.decode(model.encode(test).mean), model.decode(torch.randn(10, 20))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dataset", choices=["digits", "mnist"], default="mnist")
-    parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
-    parser.add_argument("--epochs", type=int, default=10, help="of the autoencoder and of the VAE")
-    parser.add_argument("--updates", type=int, default=300, help="of the decoders that memorise")
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv and the picture")
-    flags = parser.parse_args()
-    test = vae.load_images(vae.Args(dataset=flags.dataset, data_dir=flags.data_dir))[1][:10].flatten(1) / 255
-    one = memorise(torch.ones(1, 20), test[:1], flags.updates, flags.seed)
-    ten = memorise(torch.eye(10), test, flags.updates, flags.seed)[-1]
-    autoencoder, autoencoder_samples = autoencode(flags, 0, test)
-    variational, samples = autoencode(flags, 1, test)
-    rows = [test, torch.cat(one), ten, autoencoder, variational, autoencoder_samples, samples]
-    vae.save_grid(torch.cat(rows), 10, flags.run_dir / "steps.png")
-    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["global_step", "squared_error"])
-        for step, images in enumerate((one[-1], ten, autoencoder, variational), 1):
-            writer.writerow([step, (images - test[: len(images)]).square().sum(1).mean().item()])
+def main(
+    run_dir: Path,
+    seed: int = 1,
+    dataset: Literal["digits", "mnist"] = "mnist",
+    data_dir: Path = Path("data"),
+    epochs: int = 10,
+    updates: int = 300,
+):
+    """Epochs of the autoencoder and of the VAE; updates of the decoders that memorise."""
+    flags = {"seed": seed, "dataset": dataset, "data_dir": data_dir, "epochs": epochs}
+    test = vae.load_images(vae.Args(**flags))[1][:10].flatten(1) / 255
+    one = memorise(torch.ones(1, 20), test[:1], updates, seed)
+    ten = memorise(torch.eye(10), test, updates, seed)[-1]
+    autoencoder, codes = autoencode(vae.Args(**flags, kl_weight=0, run_dir=run_dir / "autoencoder"), test)
+    variational, samples = autoencode(vae.Args(**flags, run_dir=run_dir / "vae"), test)
+    shown = [test, torch.cat(one), ten, autoencoder, variational, codes, samples]
+    vae.save_grid(torch.cat(shown), 10, run_dir / "steps.png")
+    made = [one[-1], ten, autoencoder, variational]
+    errors = [(images - test[: len(images)]).square().sum(1).mean().item() for images in made]
+    write_rows(run_dir, [{"global_step": i, "squared_error": error} for i, error in enumerate(errors, start=1)])
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

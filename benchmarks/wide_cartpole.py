@@ -8,12 +8,13 @@ of weights that have to be right. The methods are those of algos/random_search.p
 noise and benchmarks/policy_gradient_post.py.
 """
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
+import tyro
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -57,23 +58,20 @@ def register(num_inputs: int) -> str:
     return env_id
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--method", default="random", choices=["random", "growth", "gradient"])
-    parser.add_argument("--num-inputs", type=int, default=16)
-    parser.add_argument("--num-runs", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    args = parser.parse_args()
-    flags = {"env_id": register(args.num_inputs), "num_runs": args.num_runs, "seed": args.seed}
-    flags["run_dir"] = args.run_dir
-    if args.method == "random":
-        random_search.train(random_search.Args(**flags))
-    elif args.method == "growth":
-        hill_climbing.train(hill_climbing.Args(**flags, num_envs=args.num_runs, noise_growth=0.01))
+def main(
+    run_dir: Path,
+    method: Literal["random", "growth", "gradient"] = "random",
+    num_inputs: int = 16,
+    num_runs: int = 60,
+    seed: int = 1,
+):
+    flags = {"env_id": register(num_inputs), "num_runs": num_runs, "seed": seed, "run_dir": run_dir}
+    if method == "growth":
+        hill_climbing.train(hill_climbing.Args(**flags, num_envs=num_runs, noise_growth=0.01))
     else:
-        policy_gradient_post.main(random_search.Args(**flags))
+        train = random_search.train if method == "random" else policy_gradient_post.main
+        train(random_search.Args(**flags))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

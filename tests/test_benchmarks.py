@@ -128,16 +128,35 @@ def test_list_prints_every_command_in_full():
     assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --seed 5 " in "\n".join(lines)
 
 
-def test_slurm_prints_a_job_for_every_unfinished_run(project):
+def test_slurm_prints_an_array_job_with_a_task_for_every_unfinished_run(project):
     table = "shared | 1-2 | 1 | python toy.py\nalone | 1 | all | python toy.py"
     assert benchmark(project, table, "--seeds", "1", "shared").returncode == 0
-    _, *lines = benchmark(project, table, "--slurm").stdout.splitlines()
-    assert [line.split("--wrap=")[1] for line in lines] == [
-        "./benchmark.sh --no-plot --jobs 1 --seeds 2 shared'",
-        "./benchmark.sh --no-plot --jobs 1 --seeds 1 alone'",
-    ]
-    assert "--exclusive" in lines[1]
-    assert "--exclusive" not in lines[0]
+    assert "--exclusive" not in benchmark(project, table, "--slurm", "shared").stdout
+    script = benchmark(project, table, "--slurm").stdout
+    assert "#SBATCH --job-name=benchmark --array=0-1 --nodes=1 --exclusive " in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    (project / "benchmark.sh").write_text('#!/bin/sh\necho "$@"\n')
+    (project / "benchmark.sh").chmod(0o755)
+    for task, words in enumerate(("--seeds 2 shared", "--seeds 1 alone")):
+        env = os.environ | {"SLURM_ARRAY_TASK_ID": str(task)}
+        output = subprocess.check_output(["bash", "-c", script], cwd=project, env=env, text=True)
+        assert output == f"--no-plot --jobs 1 {words}\n"
+
+
+def test_quick_tries_every_script_with_the_flags_of_its_tests(project):
+    scripts = {
+        "algos/good.py": "import sys; print('much'); print(sys.argv[1:])",
+        "gen/bad.py": "raise SystemExit('no')",
+    }
+    for path, text in scripts.items():
+        for file, content in ((path, text), (f"tests/scripts/{Path(path).stem}.toml", "tiny = '--seed 1'")):
+            (project / file).parent.mkdir(parents=True, exist_ok=True)
+            (project / file).write_text(content)
+    answer = benchmark(project, "", "--quick")
+    assert answer.returncode == 1
+    good, bad = answer.stdout.splitlines()
+    assert good.startswith("algos/good.py  0.") and good.endswith("s  ['--seed', '1']")
+    assert bad.startswith("FAILED gen/bad.py") and bad.endswith("no")
 
 
 # --- what is finished ------------------------------------------------------------------------
@@ -295,15 +314,17 @@ def test_peers_run_in_their_own_environment(project):
     (project / "benchmarks" / "peers").mkdir(parents=True)
     pins = '# /// script\n# dependencies = ["numpy==0.0.1"]\n# ///\n'
     (project / "benchmarks" / "peers" / "toy_x.py").write_text(pins + TOY)
-    (project / "ready" / "toy" / "bin").mkdir(parents=True)
-    python = project / "ready" / "toy" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nPEER=1 exec "{sys.executable}" "$@"\n')
+    python = project / "runs" / "peers" / "toy" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\ntouch called\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
+    (python.parents[1] / "installed.txt").write_text("numpy==0.0.1\n")
     table = "peer | 1 | 1 | python benchmarks/peers/toy_x.py"
     assert benchmark(project, table, "--list").stdout.startswith("runs/peers/toy/bin/python benchmarks/peers/toy_x.py ")
-    assert benchmark(project, table, "--peers-dir", "ready").returncode == 0
+    assert not (project / "called").exists()
+    assert benchmark(project, table).returncode == 0
     assert summary(project, "peer", 1)["command"].startswith("python benchmarks/peers/toy_x.py --seed 1 ")
-    assert not (project / "runs" / "peers").exists()
+    assert (project / "called").exists()
 
 
 # --- collecting ------------------------------------------------------------------------------

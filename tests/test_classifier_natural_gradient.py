@@ -1,7 +1,6 @@
 """The classifier's natural gradient: both Fisher matrices against the closed form, invariance to units, its descent."""
 
 import csv
-import sys
 
 import pytest
 import torch
@@ -46,9 +45,8 @@ def test_a_natural_step_of_length_one_is_newtons_method():
     assert near[1] - losses[-1] < 0.05 * (near[0] - losses[-1]) and difference < 1e-10
 
 
-def test_it_leaves_its_rows_and_its_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["classifier_natural_gradient.py", "--run-dir", str(tmp_path / "run")])
-    main()
+def test_it_leaves_its_rows_and_its_picture(tmp_path):
+    main(tmp_path / "run")
     with (tmp_path / "run/metrics.csv").open(newline="") as file:
         last = list(csv.reader(file))[-1]
     plain_cm, natural_cm, plain_mm, natural_mm = map(float, last[1:])

@@ -1,5 +1,7 @@
 """Figures and tables of algos/actor_critic.py, for benchmarks/plot.py."""
 
+from pathlib import Path
+
 from benchmarks import plot
 
 RETURN = "charts/episodic_return_100"
@@ -16,42 +18,36 @@ def facts(name: str, columns: dict) -> dict:
     return {"steps": plot.first_reached(columns, RETURN, BARS.get(name, 475))}
 
 
-def steps(seeds: list) -> str:
-    return plot.median(seed.facts["steps"] for seed in seeds)
-
-
 def cpu_to_bar(result: plot.Result) -> float:
     """CPU seconds of the whole run, start-up and evaluation included, times the share of its steps."""
     return result.cpu * result.facts["steps"] / result.final("global_step")
 
 
-def draw(results: plot.Results, folder) -> dict[str, str]:
-    shown = {env: rows for env, rows in CURVES.items() if any(results[name] for name in rows)}
+def draw(results: plot.Results, folder: Path) -> dict[str, str]:
+    ours, pendulum = results["ac-cartpole"], results["ac-pendulum"]
+    shown = {env: {label: results[name] for name, label in rows.items()} for env, rows in CURVES.items()}
+    shown = {env: rows for env, rows in shown.items() if any(rows.values())}
     with plot.figure(folder / "curves.png", columns=len(shown), size=(6 * len(shown), 3.8)) as panels:
-        for axes, (env, rows) in zip(panels, shown.items(), strict=True):
-            for name, label in rows.items():
-                plot.curves(axes, results[name], "global_step", RETURN, label, scale=1e-3)
-            axes.axhline(BARS[next(iter(rows))], color=plot.GREY, linestyle=":")
-            axes.set(title=env, xlabel="thousand steps", ylabel="return, last 100 episodes")
-    ours = results["ac-cartpole"]
-    bars = {"CartPole-v1": ours, "InvertedPendulum-v5": results["ac-pendulum"]}
+        for axes, (env, rows), bar in zip(panels, shown.items(), BARS.values(), strict=False):
+            words = {"title": env, "xlabel": "thousand steps", "ylabel": "return, last 100 episodes"}
+            plot.panel(axes, rows, "global_step", RETURN, {f"bar: {bar}": bar}, scale=1e-3, **words)
     columns = {
         "bar": lambda seeds: str(BARS[seeds[0].name]),
         "seeds that reach it": lambda seeds: plot.arrived(seed.facts["steps"] for seed in seeds),
-        "steps": steps,
+        "steps": plot.fact("steps"),
         "return at the end": RETURN,
         "deterministic actions": "eval/episodic_return",
     }
     speed = {
         "seeds": plot.count,
-        "steps": steps,
+        "steps": plot.fact("steps"),
         "CPU seconds": lambda seeds: plot.median(map(cpu_to_bar, seeds)),
         "times ours": lambda seeds: plot.median(plot.ratios(seeds, ours, cpu_to_bar), lambda x: f"{plot.number(x)}x"),
     }
     programs = {"algos/actor_critic.py": ours, "stable-baselines3, A2C": results["sb3-to475-a2c"]}
     middle = plot.number(plot.sorted_median([seed.facts["steps"] for seed in ours]))
     return {
-        "table": plot.beside("environment", bars, columns),
+        "table": plot.beside("environment", {"CartPole-v1": ours, "InvertedPendulum-v5": pendulum}, columns),
         "speed": plot.beside("CartPole-v1", programs, speed),
         "number": f"475 on CartPole-v1 in {columns['seeds that reach it'](ours)} seeds, median {middle} steps",
     }

@@ -44,13 +44,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     (kneser_ney,), floor = counting, grammar[0].final(FLOOR)
     column = OLD_NLL if grammar[0].old else NLL
     with plot.figure(folder / "ubuntu.png") as (axes,):
-        plot.curves(axes, ubuntu, "charts/epoch", PERPLEXITY, "LSTM")
-        axes.axhline(kneser_ney.final(PERPLEXITY), color=plot.VERMILLION, linestyle=":", label="Kneser-Ney trigram")
-        axes.set(xlabel="epochs", ylabel="perplexity, held-out messages", title="Ubuntu channel")
-    with plot.figure(folder / "grammar.png") as (axes,):
-        plot.curves(axes, grammar, "charts/epoch", column, "LSTM")
-        axes.axhline(floor, color=plot.GREY, linestyle=":", label="the grammar itself")
-        axes.set(xlabel="epochs", ylabel="nats per word, held-out messages", title="built-in grammar")
+        levels = {"Kneser-Ney trigram": kneser_ney.final(PERPLEXITY)}
+        words = {"xlabel": "epochs", "ylabel": "perplexity, held-out messages", "title": "Ubuntu channel"}
+        plot.panel(axes, {"LSTM": ubuntu}, "charts/epoch", PERPLEXITY, levels, **words)
 
     def epochs(seeds: list[Result]) -> str:
         trained = seeds[0].final("charts/epoch")

@@ -38,13 +38,12 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     ours = {label: results[f"colorizer-{kind}"] for kind, label in RUNS.items()}
     known = next(seed for seed in results if seed.final("eval/blur_ab") > 0)
     with plot.figure(folder / "learning.png", size=(6.5, 4)) as (axes,):
-        for label, seeds in ours.items():
-            plot.curves(axes, seeds, "charts/epoch", AB, label)
-        axes.axhline(known.final("eval/blur_ab"), color=plot.GREY, linestyle=":", label="the blurred image itself")
-        axes.set(xlabel="epochs", ylabel="error in Lab's a and b, test", ylim=(0, None), title="Cartoons")
+        levels = {"the blurred image itself": known.final("eval/blur_ab")}
+        words = {"xlabel": "epochs", "ylabel": "error in Lab's a and b, test", "ylim": (0, None), "title": "Cartoons"}
+        plot.panel(axes, ours, "charts/epoch", AB, levels, **words)
     columns = {
-        "L1": lambda seeds: f"{seeds[0].final(L1):.3f}",
-        "Lab a, b": lambda seeds: f"{seeds[0].final(AB):.1f}",
+        "L1": plot.column(L1, ".3f"),
+        "Lab a, b": plot.column(AB, ".1f"),
         "L1, empty hint": empty_hint("l1"),
         "Lab a, b, empty hint": empty_hint("ab"),
         "CPU seconds": plot.cpu,

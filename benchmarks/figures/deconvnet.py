@@ -10,17 +10,10 @@ COLUMNS = [
     "eval/dead_1", "eval/correlation_2", "eval/likeness_2", "eval/dead_2",
 ]  # fmt: skip
 RUNS = {"deconvnet-cifar10": ("CIFAR-10", "70 %"), "deconvnet-mnist": ("MNIST", "98.5 %")}  # row: data, bar
-WORDS = {  # picture of a run: what it shows
-    "features": "An image and its ten most active features, of layer 1 above, of layer 2 below; of each the projection "
-    "with switches and, below it, with copies",
-    "strongest": "Features' three strongest activations, the image's patch above the projection; the upper half of "
-    "layer 1, the lower half of layer 2",
-}
-PICTURES = {
-    f"{row}_{picture}.png": (row, f"{picture}.png", f"{data}. {words}")
-    for row, (data, _) in RUNS.items()
-    for picture, words in WORDS.items()
-}
+WORDS = (
+    "ten features of layer 1, then of layer 2: the image that activates each most, its projection with switches, copies"
+)
+PICTURES = {f"{row}.png": (row, "features.png", f"{data}, {WORDS}") for row, (data, _) in RUNS.items()}
 PICTURES |= {  # of the longer file
     f"old_features{layer}.png": ("", "", f"An image of CIFAR-10 and all features of layer {layer}") for layer in (1, 2)
 }

@@ -30,6 +30,7 @@ def largest(seeds: list) -> str:
 def draw(results: Results, folder: Path) -> dict[str, str]:
     ours = {env: results[name] for name, env in ENVIRONMENTS.items()}
     peer, published = results["cleanrl-cartpole"], {row["environment"]: row for row in plot.published("dqn")}
+    tricks = {label: results[name] for name, label in TRICKS.items()}
     with plot.figure(folder / "curves.png", columns=2, size=(10.4, 3.8)) as panels:
         for axes, (env, seeds) in zip(panels, ours.items(), strict=True):
             plot.curves(axes, seeds, "global_step", RETURN, "algos/dqn.py", scale=1e-6)
@@ -39,12 +40,10 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             axes.axhline(line, color=plot.VERMILLION, linestyle="--", label="CleanRL, published")
             axes.set(title=env, xlabel="million environment steps", ylabel="return, last 100 episodes")
     with plot.figure(folder / "tricks.png", columns=2, size=(10.4, 3.8)) as (returns, values):
-        for name, label in TRICKS.items():
-            plot.curves(returns, results[name], "global_step", RETURN, label, scale=1e-6)
-            plot.curves(values, results[name], "global_step", LARGEST, label, scale=1e-6)
-        values.axhline(HIGHEST, color="black", linestyle=":", label="upper bound of the true values")
-        returns.set(title="CartPole-v1", xlabel="million environment steps", ylabel="return, last 100 episodes")
-        values.set(title="CartPole-v1", xlabel="million environment steps", ylabel="largest |Q|", yscale="log")
+        words = {"title": "CartPole-v1", "xlabel": "million environment steps", "scale": 1e-6}
+        plot.panel(returns, tricks, "global_step", RETURN, ylabel="return, last 100 episodes", **words)
+        bound = {"upper bound of the true values": HIGHEST}
+        plot.panel(values, tricks, "global_step", LARGEST, bound, ylabel="largest |Q|", yscale="log", **words)
         values.legend()
     scores = {"seeds": plot.count, "training, last 100 episodes": RETURN, "greedy, 100 episodes": EVALUATION}
 
@@ -59,7 +58,6 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "CleanRL, run here": here,
         "CPU seconds, median (range)": plot.cpu,
     }
-    tricks = {label: results[name] for name, label in TRICKS.items()}
     verdict = [
         f"{plot.spread(seed.final(RETURN) for seed in seeds)} (largest absolute Q {largest(seeds)})"
         for seeds in tricks.values()

@@ -19,6 +19,10 @@ MNIST = {  # row of benchmark.sh: attention, T, binarization
     "draw-full-whole": ("no", "10", "dynamic"),
     "draw-paper": ("yes", "64", "static"),
 }
+PICTURES = {
+    "mnist_drawing.png": ("draw-mnist-attention", "drawing.png", "with attention"),
+    "whole_drawing.png": ("draw-mnist-whole", "drawing.png", "without attention"),
+}
 STARTS = {
     "draw.py: filters overlap, canvas at the mean image": "draw-start-default",
     "filters overlap, canvas at zero": "draw-start-canvas",
@@ -51,28 +55,6 @@ def load_model(folder: Path, run: str, module) -> tuple:
 
 
 @torch.no_grad()
-def animate(model, images: torch.Tensor, path: Path):
-    """A gif of 16 canvases of these images [16, c, s, s], step by step, with the patch that is written."""
-    from PIL import Image, ImageDraw
-
-    drawing, scale, frames = model(16, images), 2 if model.size > 40 else 3, []
-    side = model.size * scale + 2
-    for canvas, grid in zip(drawing.canvases, drawing.writes, strict=True):
-        frame = Image.new("RGB", (4 * side, 4 * side), "grey")
-        for i in range(16):
-            pixels = (canvas[i].sigmoid() * 255).byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
-            tile = Image.fromarray(pixels).resize((side - 2, side - 2), Image.Resampling.NEAREST)
-            if grid is not None:
-                (x, y), half = grid.centre[i].tolist(), (grid.F_x.shape[1] - 1) / 2 * grid.stride[i].item()
-                box = [(v - 0.5) * scale for v in (x - half, y - half, x + half, y + half)]
-                ImageDraw.Draw(tile).rectangle(box, outline="limegreen", width=2)
-            frame.paste(tile, (i % 4 * side + 1, i // 4 * side + 1))
-        frames.append(frame)
-    pauses = [max(60, 3000 // len(frames))] * (len(frames) - 1) + [2000]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=pauses, loop=0)
-
-
-@torch.no_grad()
 def steps_figure(model, images: torch.Tensor, path: Path):
     """Width and centre of the patches and nats told at each step: mean and standard deviation over images."""
     drawing = model(len(images), images)
@@ -94,19 +76,6 @@ def steps_figure(model, images: torch.Tensor, path: Path):
             axes.set(xlabel="step", ylabel=label)
 
 
-def pictures(folder: Path):
-    """Drawings of the runs with and without attention, where these were made here."""
-    from gen import draw as script
-
-    for run, name in (("draw-mnist-attention", "mnist"), ("draw-mnist-whole", "whole")):
-        model, test = load_model(folder, run, script)
-        if model:
-            script.save_drawing(model, test[:4].bernoulli(), folder / f"{name}_drawing.png")
-            animate(model, test[:16].bernoulli(), folder / f"{name}_drawing.gif")
-            if name == "mnist":
-                steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
-
-
 # --- the bound -------------------------------------------------------------------------------
 
 
@@ -125,9 +94,9 @@ def bound(results: Results, path: Path) -> str:
             axes.text(0.99, float(row["bound"]), words, transform=axes.get_yaxis_transform(), ha="right", fontsize=7)
         axes.set(xlabel="epochs", ylabel="bound on -log p(x), test (nats)", ylim=(78, 150), title="Binarized MNIST")
     columns = {
-        "epochs": lambda seeds: f"{seeds[0].final(EPOCH):.0f}",
-        "test bound (nats)": lambda seeds: plot.spread((seed.final(LOSS) for seed in seeds), ".2f"),
-        "of it KL": lambda seeds: plot.spread((seed.final(KL) for seed in seeds), ".2f"),
+        "epochs": plot.column(EPOCH, ".0f"),
+        "test bound (nats)": plot.column(LOSS, ".2f"),
+        "of it KL": plot.column(KL, ".2f"),
         "CPU seconds": plot.cpu,
     }
     return plot.beside(("one seed each", "attention", "T", "pixels"), ours, columns, published)
@@ -137,10 +106,9 @@ def start(results: Results, path: Path) -> str:
     """The first updates: the figure and the table."""
     ours = {label: results[name] for label, name in STARTS.items()}
     with plot.figure(path, size=(6.5, 4.2)) as (axes,):
-        for label, seeds in ours.items():
-            plot.curves(axes, seeds, "global_step", "losses/loss", label, scale=1 / 128)
-        axes.axhline(206, color=plot.GREY, linestyle=":", label="independent pixels: 206")
-        axes.set(xlabel="updates", ylabel="training bound (nats)", ylim=(140, 300), title="T = 10, 2 x 2 filters read")
+        words = {"xlabel": "updates", "ylabel": "training bound (nats)", "title": "T = 10, 2 x 2 filters read"}
+        levels = {"independent pixels: 206": 206}
+        plot.panel(axes, ours, "global_step", "losses/loss", levels, scale=1 / 128, ylim=(140, 300), **words)
 
     def at(updates: int):
         return lambda seeds: plot.number(seeds[0].at(updates * 128, "losses/loss"))
@@ -153,7 +121,12 @@ def start(results: Results, path: Path) -> str:
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    pictures(folder)
+    from gen import draw as script
+
+    plot.pictures(folder, PICTURES)
+    model, test = load_model(folder, "draw-mnist-attention", script)
+    if model:
+        steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
     with_, without = (f"{results[f'draw-mnist-{way}'][0].final(LOSS):.1f}" for way in ("attention", "whole"))
     return {
         "table": bound(results, folder / "bound.png"),

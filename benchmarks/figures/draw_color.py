@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import plot
-from benchmarks.figures.draw import animate, load_model, steps_figure
+from benchmarks.figures.draw import load_model, steps_figure
 from benchmarks.plot import Results
 
 ERROR, KL = "eval/squared_error", "eval/kl"
@@ -20,14 +20,13 @@ OLD = "They were tested on 412 images, drawn from the mean codes."
 def draw(results: Results, folder: Path) -> dict[str, str]:
     from gen import draw_color as script
 
+    plot.pictures(folder, {"drawing.png": ("draw-color-long", "drawing.png", "drawing")})
     model, test = load_model(folder, "draw-color-long", script)
     if model:
-        script.save_drawing(model, test[:4], folder / "drawing.png")
-        animate(model, test[:16], folder / "drawing.gif")
         steps_figure(model, test, folder / "steps.png")
     columns = {
-        "squared error, test": lambda seeds: f"{seeds[0].final(ERROR):.0f}",
-        "KL (nats)": lambda seeds: f"{seeds[0].final(KL):.0f}",
+        "squared error, test": plot.column(ERROR, ".0f"),
+        "KL (nats)": plot.column(KL, ".0f"),
         "CPU seconds": plot.cpu,
     }
     ours = {cells: results[f"draw-color-{name}"] for name, cells in RUNS.items()}

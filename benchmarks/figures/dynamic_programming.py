@@ -72,20 +72,6 @@ def figure_4_1(folder: Path, path: Path):
         panels[6].set_ylabel("greedy policy")
 
 
-def sweeps_figure(results: Results, path: Path):
-    """Sweeps to the final greedy policy's return, and until the values have converged, over the sweeps per policy."""
-    with plot.figure(path, 2, 2, size=(10, 7)) as panels:
-        for axes, (world, label) in zip(panels, WORLDS.items(), strict=True):
-            runs = [results[f"dp-{world}-{k}"][0] for k in SWEEPS]
-            done = [place for place, run in enumerate(runs) if converged(run)]
-            axes.plot(done, [runs[i].facts["earns_it_all_after"] for i in done], "o-", label="to the optimal return")
-            axes.plot(done, [runs[i].final("global_step") for i in done], "s--", label="to the values")
-            if cut := [place for place in range(len(runs)) if place not in done]:
-                axes.plot(cut, [10_000] * len(cut), "^", fillstyle="none", label="not converged")
-            axes.set(title=label, xlabel="sweeps per policy", ylabel="sweeps in all", yscale="log")
-            axes.set_xticks(range(len(SWEEPS)), [k.lstrip("k") for k in SWEEPS])
-
-
 def returns_figure(results: Results, path: Path):
     """Value iteration: what the greedy policy earns after each sweep, beside the value of the first state."""
     with plot.figure(path, 2, 2, size=(11, 7)) as panels:
@@ -140,7 +126,6 @@ def book_table(folder: Path) -> tuple[str, int]:
 def draw(results: Results, folder: Path) -> dict[str, str]:
     keep_values(folder)
     figure_4_1(folder, folder / "figure_4_1.png")
-    sweeps_figure(results, folder / "sweeps.png")
     returns_figure(results, folder / "returns.png")
     book, different = book_table(folder)
     (synchronous,), (in_place,) = results["dp-theta"], results["dp-theta-in-place"]

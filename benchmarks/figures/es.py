@@ -65,18 +65,16 @@ def variants(results: Results, path: Path) -> str:
     """CartPole with and without the additions: a figure and a table."""
     ours = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
     with plot.figure(path, columns=2, size=(11, 3.8)) as (score, training):
-        for label, seeds in ours.items():
-            plot.curves(score, seeds, "global_step", SCORE, label, scale=1e-3)
-            plot.curves(training, seeds, "global_step", TRAINING, label, scale=1e-3)
-        score.set(title="CartPole-v1: unperturbed policy", xlabel="thousand steps", ylabel="return, 10 episodes")
-        training.set(title="CartPole-v1: perturbed policies", xlabel="thousand steps", ylabel="mean return")
+        for axes, y, who in ((score, SCORE, "unperturbed policy"), (training, TRAINING, "perturbed policies")):
+            words = {"title": f"CartPole-v1: {who}", "xlabel": "thousand steps", "ylabel": "mean return"}
+            plot.panel(axes, ours, "global_step", y, scale=1e-3, **words)
 
     def late(column: str):
         return lambda seeds: plot.spread(np.nanmean(s[column][s["global_step"] > 75_000]) for s in seeds)
 
     columns = {
         "seeds": plot.count,
-        "steps to a return of 475": lambda seeds: plot.median(seed.facts["steps"] for seed in seeds),
+        "steps to a return of 475": plot.fact("steps"),
         "return, last 25,000 steps": late(SCORE),
         "perturbed policies": late(TRAINING),
     }

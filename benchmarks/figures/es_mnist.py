@@ -15,19 +15,19 @@ METHODS = {
 
 
 def percent(column: str):
-    return lambda seeds: plot.spread((100 * seed.final(column) for seed in seeds), ".1f") + " %"
+    return plot.column(column, ".1f", 100, " %")
 
 
 def accuracies(results: Results, methods: dict[str, str], path: Path, lowest: float = 0.0) -> str:
     """Test accuracy over the images evaluated, those of all perturbed networks: the figure and the table."""
     published = {row["method"]: row for row in plot.published("es_mnist")}
+    ours = {label: results[name] for name, label in methods.items()}
     with plot.figure(path, size=(7.5, 4)) as (axes,):
-        for name, label in methods.items():
-            plot.curves(axes, results[name], "global_step", TEST, label)
+        words = {"xscale": "log", "xlabel": "images evaluated", "ylabel": "accuracy on 10,000 test digits"}
+        plot.panel(axes, ours, "global_step", TEST, ylim=(lowest, 1), **words)
         for row, linestyle in zip(published.values(), ("--", ":"), strict=True):
             label = f"published, {row['method']}: {row['test_accuracy']} %"
             axes.axhline(float(row["test_accuracy"]) / 100, color="grey", linestyle=linestyle, label=label)
-        axes.set(xscale="log", ylim=(lowest, 1), xlabel="images evaluated", ylabel="accuracy on 10,000 test digits")
 
     def theirs(column: str):
         return lambda seeds: published["backpropagation" if "backprop" in seeds[0].name else "ES"][column] + " %"
@@ -42,7 +42,7 @@ def accuracies(results: Results, methods: dict[str, str], path: Path, lowest: fl
         "published, test": theirs("test_accuracy"),
         "test in float64": percent(LINEAR),
     }
-    return plot.beside("MNIST", {label: results[name] for name, label in methods.items()}, columns)
+    return plot.beside("MNIST", ours, columns)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:

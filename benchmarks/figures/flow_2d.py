@@ -15,9 +15,8 @@ OLD = "These by gen/realnvp.py, from 50,000 points used again in each epoch."
 def draw(results: Results, folder: Path) -> dict[str, str]:
     ours = {name: results[f"flow-{name}"] for name in SOURCES}
     with plot.figure(folder / "above_source.png") as (axes,):
-        for name, seeds in ours.items():
-            plot.curves(axes, seeds, "global_step", ABOVE, name)
-        axes.set(xlabel="points", ylabel="nats above the source", yscale="log")
+        words = {"xlabel": "points", "ylabel": "nats above the source", "yscale": "log"}
+        plot.panel(axes, ours, "global_step", ABOVE, **words)
     columns = {
         "seeds": plot.count,
         "-log p(x), nats": NLL,

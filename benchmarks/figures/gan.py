@@ -17,13 +17,13 @@ SPEED = {
     "gen/gan.py --bf16": "gan-speed-bf16",
     "pytorch/examples, dcgan": "examples-dcgan",
 }
-WORDS = {
-    "progress.png": "the same noise after every 300 updates",
-    "samples.png": "samples after the last update",
-    "interpolation.png": "from one noise to another",
-}
 PICTURES = {
-    f"{row}-{file}": (row, file, f"{data}: {words}") for row, data in RUNS.items() for file, words in WORDS.items()
+    f"{row}.png": (
+        row,
+        "samples.png",
+        f"{data}: images from the same noise, a row for every 300 updates (the longer run: 5,000)",
+    )
+    for row, data in RUNS.items()
 }
 
 
@@ -48,9 +48,8 @@ def samples(results: Results, path: Path) -> str:
     if not ours:
         return "Frechet distances and diversity: not run yet with the classifier that has not seen its reference."
     with plot.figure(path) as (axes,):
-        for label, seeds in ours.items():
-            plot.curves(axes, seeds, "global_step", "eval/diversity", label)
-        axes.set(xlabel="updates", ylabel="distance to the nearest other image, real images = 1")
+        words = {"xlabel": "updates", "ylabel": "distance to the nearest other image, real images = 1"}
+        plot.panel(axes, ours, "global_step", "eval/diversity", **words)
     columns = {
         "seeds": plot.count,
         "updates": lambda seeds: f"{seeds[0].final('global_step'):,.0f}",

@@ -52,17 +52,13 @@ def never_lost(seeds: list[Result], simulations: int = 3000) -> str:
     return f"{sum(not any(seed.at(simulations, column) for column in LOST) for seed in seeds)} of {len(seeds)}"
 
 
-def percent(column: str):
-    return lambda seeds: plot.spread(100 * seed.final(column) for seed in seeds)
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
     draw_figure(results, folder / "searches.png")
     columns = {
-        "beats random, first": percent("random/won_first"),
-        "beats random, second": percent("random/won_second"),
-        "loses to perfect, first": percent("perfect/lost_first"),
-        "loses to perfect, second": percent("perfect/lost_second"),
+        "beats random, first": plot.column("random/won_first", scale=100),
+        "beats random, second": plot.column("random/won_second", scale=100),
+        "loses to perfect, first": plot.column("perfect/lost_first", scale=100),
+        "loses to perfect, second": plot.column("perfect/lost_second", scale=100),
         "seeds that lose no line": never_lost,
     }
     uct = results["mcts-tictactoe-uct"]

@@ -16,16 +16,14 @@ def facts(name: str, columns: dict) -> dict:
 def draw(results: plot.Results, folder) -> dict[str, str]:
     with plot.figure(folder / "curves.png", columns=4, size=(14, 3.4), sharey=True) as panels:
         for axes, size in zip(panels, SIZES, strict=True):
-            for way in DIRECTIONS:
-                seeds = results[f"ng-{way}-{size}"]
-                plot.curves(axes, seeds, "global_step", RETURN, f"{way} gradient", scale=1e-3)
-            axes.axhline(475, color=plot.GREY, linestyle=":")
-            axes.set(title=f"steps of {size} nats", xlabel="thousand steps", ylim=(0, 505))
+            shown = {f"{way} gradient": results[f"ng-{way}-{size}"] for way in DIRECTIONS}
+            words = {"title": f"steps of {size} nats", "xlabel": "thousand steps", "ylim": (0, 505)}
+            plot.panel(axes, shown, "global_step", RETURN, {"bar: 475": 475}, scale=1e-3, **words)
         panels[0].set_ylabel("return, last 100 episodes")
         panels[0].legend()
     columns = {
         "reach 475": lambda seeds: plot.arrived(seed.facts["steps"] for seed in seeds),
-        "steps": lambda seeds: plot.median(seed.facts["steps"] for seed in seeds),
+        "steps": plot.fact("steps"),
         "return at the end": RETURN,
         "KL made, median": lambda seeds: plot.median([np.median(seed[KL]) for seed in seeds], "{:.4f}".format),
     }

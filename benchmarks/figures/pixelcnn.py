@@ -11,7 +11,7 @@ PANELS = {
     "mnist": (NATS, "MNIST, binarized anew for each batch", "nats per image"),
     "cifar10": (BITS, "CIFAR-10", "bits per dimension"),
 }
-WORDS = "test images and completions of their upper halves"
+WORDS = "test images, completions of their upper halves, samples"
 PICTURES = {f"{data}.png": (f"pixelcnn-{data}", "samples.png", f"{title}: {WORDS}")
             for data, (_, title, _) in PANELS.items()}  # fmt: skip
 OLD = "It had --bf16."

@@ -23,16 +23,14 @@ def facts(name: str, columns: dict) -> dict:
 def draw(results: plot.Results, folder) -> dict[str, str]:
     with plot.figure(folder / "combinations.png", columns=2, size=(10, 3.8), sharey=True) as panels:
         for axes, (credit, label) in zip(panels, CREDITS.items(), strict=True):
-            for baseline in BASELINES:
-                seeds = results[f"reinforce-{credit}-{baseline}"]
-                plot.curves(axes, seeds, "global_step", RETURN, f"baseline: {baseline}", scale=1e-3)
-            axes.axhline(BAR, color=plot.GREY, linestyle=":")
-            axes.set(title=f"credit: {label}", xlabel="thousand steps", ylabel="return, last 100 episodes")
+            shown = {f"baseline: {baseline}": results[f"reinforce-{credit}-{baseline}"] for baseline in BASELINES}
+            words = {"title": f"credit: {label}", "xlabel": "thousand steps", "ylabel": "return, last 100 episodes"}
+            plot.panel(axes, shown, "global_step", RETURN, {"bar: 475": BAR}, scale=1e-3, **words)
     ours = {(label, b): results[f"reinforce-{credit}-{b}"] for credit, label in CREDITS.items() for b in BASELINES}
     columns = {
         "reached 475": lambda seeds: plot.arrived(seed.facts["steps"] for seed in seeds),
-        "steps": lambda seeds: plot.median(seed.facts["steps"] for seed in seeds),
-        "episodes": lambda seeds: plot.median(seed.facts["episodes"] for seed in seeds),
+        "steps": plot.fact("steps"),
+        "episodes": plot.fact("episodes"),
         "return at the end": RETURN,
     }
     (peer,) = plot.published("reinforce")

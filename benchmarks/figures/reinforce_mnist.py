@@ -17,6 +17,7 @@ LECTURE = {
     "10": "the lecture: wrong, more likely;\nright, slightly more so",
     "minus10": "the lecture: wrong, less likely;\nright, slightly less so",
 }
+percent = plot.column(TEST, ".1f", 100, " %")
 ROWS = [f"digits-reward-{key}-{baseline}" for key in REWARDS for baseline in BASELINES]
 ROWS += ["digits-full-step-10", "digits-full-step-minus10"]
 ROWS += [f"digits-rate-{rate}-{baseline}" for rate in ("0.3", "1") for baseline in BASELINES]
@@ -50,10 +51,6 @@ def rewards_figure(results: Results, path: Path):
         panels[0].set_ylabel("accuracy on 10,000 test images")
         panels[2].legend(loc="lower right", bbox_to_anchor=(1, 0.3))
         panels[3].set_ylabel("change of log pi per update\n(first 10,000 decisions)")
-
-
-def percent(seeds: list[Result]) -> str:
-    return plot.spread((100 * seed.final(TEST) for seed in seeds), ".1f") + " %"
 
 
 def flag(seed: Result, name: str, default: str) -> str:

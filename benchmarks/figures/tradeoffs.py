@@ -56,20 +56,14 @@ def lecture_table(result: Result, title: str) -> str:
     return plot.table([*header, "training"], lines)
 
 
-def sizes(result: Result, path: Path) -> str:
-    """Seconds per sample over the number of pixels: the figure and the table."""
-    lines = []
-    with plot.figure(path) as (axes,):
-        for k, (name, words) in enumerate(LECTURE.items()):
-            sized = rows_of(result, k)[1:]
-            sides, costs = ([row[key] for row in sized] for key in ("image_size", "seconds_per_sample"))
-            axes.plot(sides, costs, "o-", label=name)
-            lines.append([name, words[-1], *map(seconds, costs)])
-        axes.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", ylabel="CPU seconds")
-        axes.set_title("one sample")
-        axes.set_xticks(sides, [f"{side:.0f}" for side in sides])
-        axes.minorticks_off()
-    return plot.table(["one sample", "the lecture", *(f"{side:.0f}x{side:.0f}" for side in sides)], lines)
+def sizes(result: Result) -> str:
+    """Seconds per sample over the number of pixels."""
+    sized = [rows_of(result, k)[1:] for k in range(len(LECTURE))]
+    lines = [
+        [name, words[-1], *(seconds(row["seconds_per_sample"]) for row in rows)]
+        for (name, words), rows in zip(LECTURE.items(), sized, strict=True)
+    ]
+    return plot.table(["one sample", "the lecture", *(f"{r['image_size']:.0f} pixels" for r in sized[0])], lines)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
@@ -77,4 +71,4 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     for name, run in runs.items():
         shown = plot.pictures(folder, {f"tradeoffs-{name}.png": (f"tradeoffs-{name}", "samples.png", SAMPLES)})
         blocks[name] = lecture_table(run, DATASETS[name]) + "\n\n" + shown
-    return blocks | {"sizes": sizes(runs["digits"], folder / "sizes.png")}
+    return blocks | {"sizes": sizes(runs["digits"])}

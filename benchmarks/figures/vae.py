@@ -47,40 +47,27 @@ def seconds(seeds: list[Result]) -> list[float]:
     return [seed.facts["least seconds of an epoch"] for seed in seeds]
 
 
-def losses(seeds: list[Result]) -> str:
-    return plot.spread((seed.final(LOSS) for seed in seeds), ".2f")
-
-
 def example(results: Results, path: Path) -> str:
     """Test loss over epochs, and CPU seconds per epoch, beside PyTorch's example: the figure and the table."""
+    ours = {label: results[name] for label, (name, _) in PROGRAMS.items()}
     with plot.figure(path) as (axes,):
-        for label, (name, _) in PROGRAMS.items():
-            plot.curves(axes, results[name], "global_step", LOSS, label, scale=1 / 60_000)
-        axes.set(xlabel="epochs", ylabel="test loss (nats per image)", ylim=(102, 130), title="MNIST, 784-400-20")
+        words = {"xlabel": "epochs", "ylabel": "test loss (nats per image)", "title": "MNIST, 784-400-20"}
+        plot.panel(axes, ours, "global_step", LOSS, scale=1 / 60_000, ylim=(102, 130), **words)
     timed, peer = dict(PROGRAMS.values()), plot.mean(seconds(results["examples-speed"]))
     columns = {
         "seeds": plot.count,
-        "test loss, 10 epochs": losses,
+        "test loss, 10 epochs": plot.column(LOSS, ".2f"),
         "CPU s an epoch": lambda seeds: plot.spread(seconds(results[timed[seeds[0].name]])),
         "speed": lambda seeds: f"{peer / plot.mean(seconds(results[timed[seeds[0].name]])):.2f}",
     }
-    ours = {label: results[name] for label, (name, _) in PROGRAMS.items()}
     return plot.beside("MNIST, grey, batches of 128, Adam 1e-3", ours, columns)
 
 
-def weights(results: Results, path: Path) -> str:
-    """Squared error of test images against the KL divergence, over the weight of the latter; "not run" without."""
+def weights(results: Results) -> str:
+    """Squared error of test images and the KL divergence, over the weight of the latter."""
     runs = {weight: seeds for weight in WEIGHTS if (seeds := results[f"vae-weight-{weight}"])}
-    if not runs:
-        return "Not run."
-    with plot.figure(path) as (axes,):
-        points = {weight: (seed.final(KL), 2 * seed.final(RECON)) for weight, (seed,) in runs.items()}
-        axes.plot(*zip(*points.values(), strict=True), "o-")
-        for weight, point in points.items():
-            axes.annotate(weight, point, textcoords="offset points", xytext=(6, 4))
-        axes.set(xlabel="KL divergence (nats)", ylabel="squared error of test images", title="MNIST, weight of the KL")
-    rows = [[weight, number(error), number(kl)] for weight, (kl, error) in points.items()]
-    return plot.table(["weight", "squared error, test", "KL (nats)"], rows) + f"\n\n![weights]({path.name})"
+    columns = {"squared error, test": plot.column(RECON, scale=2), "KL (nats)": KL}
+    return plot.beside("weight", runs, columns) if runs else "Not run."
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
@@ -96,12 +83,12 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "difference": lambda seeds: plot.spread(seed.final(LOSS) - seed.final("losses/loss") for seed in seeds),
         "cross-entropy, test": RECON,
     }
+    loss = plot.column(LOSS, ".2f")(results["vae-mnist-float32"])
     return {
         "table": example(results, folder / "example.png"),
         "steps": steps,
         "generalization": plot.beside("10 epochs, seed 1", both, columns),
-        "weights": weights(results, folder / "weights.png"),
+        "weights": weights(results),
         "pictures": plot.pictures(folder, PICTURES),
-        "number": f"test loss {losses(results['vae-mnist-float32'])} on grey MNIST after 10 epochs (PyTorch's example: "
-        "105.55)",
+        "number": f"test loss {loss} on grey MNIST after 10 epochs (PyTorch's example: 105.55)",
     }

@@ -13,14 +13,12 @@
 Its files run untouched, from a clone at a pinned commit: its model, its loss, its epoch of training (train.train, which
 is handed as many batches as there are updates to do). Two things are done from outside: Tensor.view is reshape for it,
 because today's PyTorch refuses a view of what its channel-wise couplings make; and a clock stands in optimizer.step.
-CIFAR-10 is read from the binary files in --data-dir, mirrored at random as its transform does.
 
 A row is --log-every updates: losses/bits_per_dim is their mean, time/elapsed the CPU seconds so far without the first
-update, which warms up; eval/bits_per_dim, in the last row, is that of the first test pictures.
+update, which warms up; eval/bits_per_dim, in the last row, is that of the first test images.
 """
 
 import argparse
-import csv
 import subprocess
 import sys
 import time
@@ -29,32 +27,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.rows import write_rows
+
 REPOSITORY, COMMIT = "https://github.com/chrischute/real-nvp", "df51ad570baf681e77df4d2265c0f1eb1b5b646c"
-D = 3 * 32 * 32
+SOURCE = Path("runs", "peers", "real-nvp")
+NATS = 3 * 32 * 32 * np.log(2)  # of a bit per dimension
 
 
-def clone(folder: Path):
-    if not (folder / "train.py").exists():
-        subprocess.run(["git", "clone", REPOSITORY, folder], check=True)
-        subprocess.run(["git", "-C", folder, "checkout", "--quiet", COMMIT], check=True)
-    commit = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    changed = subprocess.run(["git", "-C", folder, "diff", "--quiet", COMMIT, "--", "*.py"], check=False).returncode
-    if changed:
-        raise SystemExit(f"{folder} holds another version ({commit.stdout.strip()}): remove it")
-
-
-def read_pictures(folder: Path, name: str) -> torch.Tensor:
-    """Pictures [n, 3, 32, 32], from 0 to 1 as torchvision's ToTensor makes them."""
-    rows = np.fromfile(folder / "cifar-10-batches-bin" / name, np.uint8).reshape(-1, 3073)
+def read_images(name: str) -> torch.Tensor:
+    """[n, 3, 32, 32], from 0 to 1 as torchvision's ToTensor makes them."""
+    rows = np.fromfile(Path("data", "cifar-10-batches-bin", name), np.uint8).reshape(-1, 3073)
     return torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()).float() / 255
 
 
 class Batches:
-    """Random batches, each with half of its pictures mirrored; what the epoch of training asks of a DataLoader."""
+    """Random batches, each with half of its images mirrored; what the epoch of training asks of a DataLoader."""
 
-    def __init__(self, pictures: torch.Tensor, batch_size: int, num: int):
-        self.dataset, self.batch_size, self.num = pictures, batch_size, num
-        self.order = torch.randperm(len(pictures))
+    def __init__(self, images: torch.Tensor, batch_size: int, num: int):
+        self.dataset, self.batch_size, self.num = images, batch_size, num
+        self.order = torch.randperm(len(images))
 
     def __len__(self):
         return self.num
@@ -73,26 +66,23 @@ def main():
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--log-every", type=int, default=50, help="updates to a row")
-    parser.add_argument("--eval-images", type=int, default=500, help="test pictures that the last row scores")
+    parser.add_argument("--eval-images", type=int, default=500, help="test images that the last row scores")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of cifar-10-batches-bin/")
-    parser.add_argument("--source", type=Path, default=Path("runs/peers/real-nvp"), help="the clone")
     args = parser.parse_args()
-    clone(args.source)
-    args.run_dir.mkdir(parents=True, exist_ok=True)
+    if not (SOURCE / "train.py").exists():
+        subprocess.run(["git", "clone", REPOSITORY, SOURCE], check=True)
+        subprocess.run(["git", "-C", SOURCE, "checkout", "--quiet", COMMIT], check=True)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     torch.Tensor.view = torch.Tensor.reshape
-    sys.path.insert(0, str(args.source))
+    sys.path.insert(0, str(SOURCE))
     import models
     import train
     import util
 
     net = models.RealNVP(num_scales=2, in_channels=3, mid_channels=args.channels, num_blocks=args.blocks)
-    print(f"{sum(parameter.numel() for parameter in net.parameters()):,} parameters")
     optimizer = torch.optim.Adam(util.get_param_groups(net, 5e-5, norm_suffix="weight_g"), lr=1e-3)
-    losses, seconds = [], []
-    loss_fn, step = models.RealNVPLoss(), optimizer.step
+    losses, seconds, loss_fn, step = [], [], models.RealNVPLoss(), optimizer.step
 
     def timed_step():
         step()
@@ -100,27 +90,25 @@ def main():
 
     def remembered_loss(*outputs) -> torch.Tensor:
         loss = loss_fn(*outputs)
-        losses.append(loss.detach())
+        losses.append(loss.item() / NATS)
         return loss
 
     optimizer.step = timed_step
-    # the training's loop once, from which rows are made afterwards: nothing but the clock is in its way
-    batches = Batches(read_pictures(args.data_dir, "data_batch_1.bin"), args.batch_size, args.updates)
+    batches = Batches(read_images("data_batch_1.bin"), args.batch_size, args.updates)
     train.train(0, net, batches, "cpu", optimizer, remembered_loss, 100.0)
-    bits = [loss.item() / D / np.log(2) for loss in losses]
     net.eval()
-    test = read_pictures(args.data_dir, "test_batch.bin")[: args.eval_images]
+    test = read_images("test_batch.bin")[: args.eval_images]
     with torch.no_grad():
         scores = [loss_fn(*net(part, reverse=False)).item() * len(part) for part in test.split(50)]
-    with (args.run_dir / "metrics.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["global_step", "losses/bits_per_dim", "eval/bits_per_dim", "charts/SPS", "time/elapsed"])
-        for start in range(0, args.updates, args.log_every):
-            end = min(start + args.log_every, args.updates)
-            elapsed = seconds[end - 1] - seconds[0]
-            score = sum(scores) / len(test) / D / np.log(2) if end == args.updates else None
-            speed = args.batch_size * (end - 1) / elapsed if end > 1 else None
-            rows.writerow([end * args.batch_size, np.mean(bits[start:end]), score, speed, elapsed])
+    rows = []
+    for start in range(0, args.updates, args.log_every):
+        end = min(start + args.log_every, args.updates)
+        elapsed, bits = seconds[end - 1] - seconds[0], np.mean(losses[start:end])
+        row = {"global_step": end * args.batch_size, "losses/bits_per_dim": bits, "eval/bits_per_dim": None}
+        row["charts/SPS"] = args.batch_size * (end - 1) / elapsed if end > 1 else None
+        rows.append(row | {"time/elapsed": elapsed})
+    rows[-1]["eval/bits_per_dim"] = sum(scores) / len(test) / NATS
+    write_rows(args.run_dir, rows)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ equal priors, so it is another search than UCT at the same number of simulations
 """
 
 import argparse
-import csv
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +24,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 import mctx
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.rows import write_rows
 
 LINES = jnp.array([0b111, 0b111000, 0b111000000, 0b1001001, 0b10010010, 0b100100100, 0b100010001, 0b1010100])
 CELLS = 1 << jnp.arange(9)
@@ -55,13 +59,11 @@ def recurrent_fn(params, key, action, state):
     moved = own | jnp.where(over, 0, CELLS[action])
     wins = won(moved) & ~over
     now_over = over | wins | ((moved | other) == 511)
-    value = jnp.where(now_over, 0.0, rollout(other, moved, key))
-    legal = ((moved | other)[:, None] & CELLS) == 0
     output = mctx.RecurrentFnOutput(
         reward=wins.astype(jnp.float32),
         discount=jnp.where(now_over, 0.0, -1.0),
-        prior_logits=jnp.where(legal, 0.0, -1e9),
-        value=value,
+        prior_logits=jnp.where(((moved | other)[:, None] & CELLS) == 0, 0.0, -1e9),
+        value=jnp.where(now_over, 0.0, rollout(other, moved, key)),
     )
     return output, (other, moved, now_over)
 
@@ -74,14 +76,12 @@ def main():
     parser.add_argument("--simulations", type=int, default=100, help="of each position")
     parser.add_argument("--turns", type=int, default=10, help="searches; their total is timed")
     flags = parser.parse_args()
-    empty = jnp.zeros(flags.num_runs, jnp.int32)
+    n, empty = flags.num_runs, jnp.zeros(flags.num_runs, jnp.int32)
 
     @jax.jit
     def search(key):
-        embedding = (empty, empty, jnp.zeros(flags.num_runs, bool))
-        root = mctx.RootFnOutput(
-            prior_logits=jnp.zeros((flags.num_runs, 9)), value=jnp.zeros(flags.num_runs), embedding=embedding
-        )
+        state = (empty, empty, jnp.zeros(n, bool))
+        root = mctx.RootFnOutput(prior_logits=jnp.zeros((n, 9)), value=jnp.zeros(n), embedding=state)
         return mctx.muzero_policy(None, key, root, recurrent_fn, flags.simulations).action
 
     keys = jax.random.split(jax.random.PRNGKey(flags.seed), flags.turns + 1)
@@ -89,13 +89,8 @@ def main():
     start = time.process_time()
     for key in keys[1:]:
         search(key).block_until_ready()
-    seconds = time.process_time() - start
-    made = flags.num_runs * flags.simulations * flags.turns
-    flags.run_dir.mkdir(parents=True, exist_ok=True)
-    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["global_step", "time/simulations_per_second"])
-        writer.writeheader()
-        writer.writerow({"global_step": made, "time/simulations_per_second": made / seconds})
+    made, seconds = n * flags.simulations * flags.turns, time.process_time() - start
+    write_rows(flags.run_dir, [{"global_step": made, "time/simulations_per_second": made / seconds}])
 
 
 if __name__ == "__main__":

@@ -18,61 +18,53 @@ in every other game, both with the same number of simulations per move and one r
 open_spiel's solver, neither keeps its tree.
 """
 
-import argparse
-import csv
 import random
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyspiel
+import tyro
 from open_spiel.python.algorithms import mcts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from algos.mcts import BOARDS, Args, Board, choose, uct_search
+from algos.mcts import BOARDS, Args, choose, uct_search
+from benchmarks.rows import write_rows
 
 NAMES = {"tic-tac-toe": "tic_tac_toe", "connect-four": "connect_four"}
 UCT_C = 2.0  # open_spiel's
 
 
-def their_speed(game: pyspiel.Game, simulations: int, seed: int) -> float:
-    """Simulations per CPU second of open_spiel's Python search from the first position."""
-    rng = np.random.RandomState(seed)
-    bot = mcts.MCTSBot(game, UCT_C, simulations, mcts.RandomRolloutEvaluator(1, rng), solve=False, random_state=rng)
-    start = time.process_time()
-    bot.mcts_search(game.new_initial_state())
-    return simulations / (time.process_time() - start)
-
-
-def our_speed(board: Board, args: Args, seed: int) -> float:
-    """Simulations per CPU second of algos/mcts.py's UCT from the first position."""
-    rng, start = random.Random(seed), time.process_time()
-    uct_search(board, (0, 0), args, rng)
-    return args.simulations / (time.process_time() - start)
-
-
-def measure_speed(flags: argparse.Namespace) -> list[dict]:
-    """One row: medians over the turns, and of the quotients of neighbouring turns."""
-    args, row = Args(simulations=flags.simulations, exploration=UCT_C), {"global_step": flags.simulations * flags.turns}
+def measure_speed(simulations: int, turns: int, seed: int) -> Iterator[dict]:
+    """One row of simulations per CPU second: medians over the turns, and of the quotients of neighbouring turns."""
+    args, row = Args(simulations=simulations, exploration=UCT_C), {"global_step": simulations * turns}
     for name, their_name in NAMES.items():
-        game, seeds = pyspiel.load_game(their_name), [flags.seed + 1000 * turn for turn in range(flags.turns)]
-        pairs = [(our_speed(BOARDS[name], args, s), their_speed(game, flags.simulations, s)) for s in seeds]
-        ours, theirs = np.array(pairs).T
+        game, pairs = pyspiel.load_game(their_name), []
+        for s in range(seed, seed + 1000 * turns, 1000):
+            rng = np.random.RandomState(s)
+            rollout = mcts.RandomRolloutEvaluator(1, rng)
+            bot = mcts.MCTSBot(game, UCT_C, simulations, rollout, solve=False, random_state=rng)
+            first = time.process_time()
+            uct_search(BOARDS[name], (0, 0), args, random.Random(s))
+            between = time.process_time()
+            bot.mcts_search(game.new_initial_state())
+            pairs.append((between - first, time.process_time() - between))
+        ours, theirs = simulations / np.array(pairs).T
         row |= {f"{name}/ours": np.median(ours), f"{name}/theirs": np.median(theirs)}
         row[f"{name}/ratio"] = np.median(ours / theirs)
-    return [row]
+    yield row
 
 
-def play_match(flags: argparse.Namespace) -> list[dict]:
-    """A row after every game: our results so far, moving first and moving second."""
-    game, board, rng = pyspiel.load_game("connect_four"), BOARDS["connect-four"], random.Random(flags.seed)
-    args = Args(simulations=flags.simulations, exploration=flags.exploration)
-    evaluator = pyspiel.RandomRolloutEvaluator(1, flags.seed)
-    bot = pyspiel.MCTSBot(game, evaluator, UCT_C, flags.simulations, 100, False, flags.seed, False)
-    rows, results = [], []
-    for number in range(flags.games):
+def play_match(games: int, simulations: int, exploration: float, seed: int) -> Iterator[dict]:
+    """A row after every game: our share of the points so far, and its standard error."""
+    game, board, rng = pyspiel.load_game("connect_four"), BOARDS["connect-four"], random.Random(seed)
+    args = Args(simulations=simulations, exploration=exploration)
+    evaluator = pyspiel.RandomRolloutEvaluator(1, seed)
+    bot, points = pyspiel.MCTSBot(game, evaluator, UCT_C, simulations, 100, False, seed, False), []
+    for number in range(games):
         ours = number % 2  # the player that we are
         state, stones = game.new_initial_state(), (0, 0)
         while not state.is_terminal():
@@ -80,33 +72,23 @@ def play_match(flags: argparse.Namespace) -> list[dict]:
             move = choose(board, stones, "uct", args, rng)[0] if us else bot.step(state)
             state.apply_action(move)
             stones, _, _ = board.step(stones, move)
-        results.append(state.returns()[ours])
-        points = (np.array(results) + 1) / 2
+        points.append((state.returns()[ours] + 1) / 2)
         error = np.std(points, ddof=1) / len(points) ** 0.5 if number else None
-        row = {"global_step": number + 1, "match/score": points.mean(), "match/standard_error": error}
-        for order, games in (("first", results[::2]), ("second", results[1::2])):
-            for outcome, result in (("won", 1.0), ("drawn", 0.0), ("lost", -1.0)):
-                row[f"match/{outcome}_{order}"] = games.count(result)
-        rows.append(row)
-    return rows
+        yield {"global_step": number + 1, "match/score": np.mean(points), "match/standard_error": error}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--games", type=int, default=0, help="games of the match; 0 measures speed")
-    parser.add_argument("--simulations", type=int, default=1000, help="per move")
-    parser.add_argument("--exploration", type=float, default=UCT_C, help="our weight of UCT's bonus in the match")
-    parser.add_argument("--turns", type=int, default=15, help="searches of each, in the speed test")
-    flags = parser.parse_args()
-    flags.run_dir.mkdir(parents=True, exist_ok=True)
-    rows = play_match(flags) if flags.games else measure_speed(flags)
-    with (flags.run_dir / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+def main(
+    run_dir: Path,
+    games: int = 0,
+    simulations: int = 1000,
+    exploration: float = UCT_C,
+    turns: int = 15,
+    seed: int = 1,
+):
+    """A match of so many games, ours with this weight of UCT's bonus; without games the speed, in so many turns."""
+    match = play_match(games, simulations, exploration, seed)
+    write_rows(run_dir, match if games else measure_speed(simulations, turns, seed))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -16,8 +16,8 @@ is 20 updates: time/elapsed are the CPU seconds so far, losses/loss the mean bou
 """
 
 import argparse
-import csv
 import gzip
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.rows import write_rows
 
 A = B = 28
 
@@ -91,38 +95,39 @@ class DrawModel(nn.Module):
         return (recon + kl).mean()
 
 
+def forever(loader: DataLoader):
+    while True:
+        yield from loader
+
+
+def train(updates: int):
+    """A row for every 20 updates."""
+    with gzip.open("data/train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, A * B)
+    loader = DataLoader(TensorDataset(torch.from_numpy(images / np.float32(255))), 128, shuffle=True, drop_last=True)
+    model, losses, start = DrawModel(), [], time.process_time()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    for step, (x,) in zip(range(1, updates + 1), forever(loader), strict=False):
+        loss = model(torch.bernoulli(x))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5)
+        optimizer.step()
+        losses.append(loss.item())
+        if step % 20 == 0:
+            elapsed = time.process_time() - start
+            yield {"global_step": step * 128, "losses/loss": np.mean(losses[-20:]), "time/elapsed": elapsed}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of MNIST's four files")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    with gzip.open(args.data_dir / "train-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, A * B)
-    loader = DataLoader(TensorDataset(torch.from_numpy(images / np.float32(255))), 128, shuffle=True, drop_last=True)
-    model = DrawModel()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    with (args.run_dir / "metrics.csv").open("w", newline="", buffering=1) as file:
-        rows = csv.writer(file)
-        rows.writerow(["global_step", "losses/loss", "time/elapsed"])
-        step, total, start = 0, 0.0, time.process_time()
-        while step < args.updates:
-            for (x,) in loader:
-                loss = model(torch.bernoulli(x))
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 5)
-                optimizer.step()
-                total, step = total + loss.item(), step + 1
-                if step % 20 == 0:
-                    rows.writerow([step * 128, total / 20, time.process_time() - start])
-                    total = 0.0
-                if step == args.updates:
-                    break
+    write_rows(args.run_dir, train(args.updates))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 #     "torch==2.13.0",
 # ]
 # ///
-"""sb3-contrib's TRPO, timed as algos/trpo.py times itself.
+"""sb3-contrib's TRPO, timed as algos/trpo_parallel.py times itself.
 
     python benchmarks/peers/sb3_trpo.py --run-dir runs/sb3
 
@@ -14,13 +14,13 @@ The library's algorithm runs untouched; around each of its two halves (collect_r
 clock starts at the first environment step, a row is written after every update, and what the rows call
 charts/episodic_return_100 is the mean return of the last 100 training episodes (sampled actions, rewards as the
 environment gives them), empty until there are 100. The last row of a run that is not stopped has the mean return of
-the most likely actions over 100 more episodes, as algos/trpo.py's has. The defaults are the best configuration known
-for Reacher: 16 environments of 312 steps, observations and rewards normalised, lambda .97, a KL bound of .01.
+deterministic actions over 100 more episodes. The defaults are the best configuration known for Reacher: 16 environments
+of 312 steps, observations and rewards normalised, lambda .97, a KL bound of .01.
 """
 
 import argparse
-import csv
 import math
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -32,17 +32,19 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize, sync_envs_normalization
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.rows import write_rows
+
 
 class StopReturnReached(Exception):
     """The bar of --stop-return is cleared: the library has no other way out of its loop after an update."""
 
 
 class TimedTRPO(TRPO):
-    """TRPO that writes a row of metrics after every update and stops at a return."""
+    """TRPO that keeps a row of metrics for every update and stops at a return."""
 
-    def follow(self, path: Path, stop_return: float, eval_envs: VecNormalize):
-        """Write the rows to this file; raise StopReturnReached when 100 episodes reach this mean."""
-        self.path, self.stop_return, self.eval_envs, self.first_step = path, stop_return, eval_envs, None
+    first_step = None
 
     def collect_rollouts(self, *args, **kwargs):
         self.before_rollout = time.perf_counter()
@@ -62,28 +64,20 @@ class TimedTRPO(TRPO):
             "time/rollout": before_learning - self.before_rollout,
             "time/learn": now - before_learning,
             "time/elapsed": now - self.first_step,
-            "eval/episodic_return": self.score() if self.num_timesteps >= self._total_timesteps else None,
+            "eval/episodic_return": None,
         }
-        first = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if first:
-                writer.writeheader()
-            writer.writerow(row)
+        self.rows.append(row)
         if mean_return is not None and mean_return >= self.stop_return:
             raise StopReturnReached
-
-    def score(self) -> float:
-        """Mean return of the most likely actions over 100 new episodes, observations normalised as in training."""
-        sync_envs_normalization(self.env, self.eval_envs)
-        return float(evaluate_policy(self, self.eval_envs, n_eval_episodes=100)[0])
+        if self.num_timesteps >= self._total_timesteps:
+            sync_envs_normalization(self.env, self.eval_envs)
+            row["eval/episodic_return"] = float(evaluate_policy(self, self.eval_envs, n_eval_episodes=100)[0])
 
 
-def parse_arguments() -> argparse.Namespace:
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env-id", default="Reacher-v5", help="Gymnasium environment")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--torch-threads", type=int, default=1, help="one is a tenth faster than two on two idle cores")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
     parser.add_argument("--total-timesteps", type=int, default=1_000_000, help="environment steps to train for")
     parser.add_argument("--stop-return", type=float, default=math.inf, help="mean return of 100 episodes to stop at")
@@ -95,16 +89,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--log-std-init", type=float, default=0.0, help="first log standard deviation")
     parser.add_argument("--cg-steps", type=int, default=15, help="conjugate gradient iterations")
     parser.add_argument("--critic-updates", type=int, default=10, help="passes of the value network over a batch")
-    return parser.parse_args()
-
-
-def main():
-    args = parse_arguments()
-    torch.set_num_threads(args.torch_threads)
-    args.run_dir.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # a tenth faster than two on two idle cores
     envs = VecNormalize(make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed), gamma=args.gamma)
-    eval_envs = make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed + 1000)
-    eval_envs = VecNormalize(eval_envs, training=False, norm_reward=False)
     model = TimedTRPO(
         "MlpPolicy",
         envs,
@@ -119,11 +106,12 @@ def main():
         n_critic_updates=args.critic_updates,
         policy_kwargs={"net_arch": [64, 64], "activation_fn": torch.nn.Tanh, "log_std_init": args.log_std_init},
     )
-    model.follow(args.run_dir / "metrics.csv", args.stop_return, eval_envs)
+    eval_envs = make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed + 1000)
+    model.eval_envs = VecNormalize(eval_envs, training=False, norm_reward=False)
+    model.rows, model.stop_return = [], args.stop_return
     with suppress(StopReturnReached):
         model.learn(args.total_timesteps)
-    envs.close()
-    eval_envs.close()
+    write_rows(args.run_dir, model.rows)
 
 
 if __name__ == "__main__":

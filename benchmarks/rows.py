@@ -1,0 +1,24 @@
+"""metrics.csv of a benchmark that is no script of algos/ or gen/. Standard library only: peers use it, too."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_rows(run_dir: Path, rows: Iterable[dict], mode: str = "x"):
+    """Write rows as they come, their columns those of the first; a cell that is missing or None stays empty."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "metrics.csv").open(mode, newline="", buffering=1) as file:
+        writer = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, row)
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def add_to_last_row(run_dir: Path, found: dict):
+    """Columns that only the last row of a metrics.csv has."""
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        rows = [row | {name: row.get(name) for name in found} for row in csv.DictReader(file)]
+    write_rows(run_dir, [*rows[:-1], rows[-1] | found], mode="w")
