@@ -39,11 +39,11 @@ ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 
 class TableError(ValueError):
-    """The table or a name on the command line makes no sense: the message says which line or name."""
+    """The table or a name on the command line makes no sense."""
 
 
 class RunError(RuntimeError):
-    """A run cannot be made, or went wrong: the message says why."""
+    """A run cannot be made, or went wrong."""
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -395,7 +395,8 @@ def run_all(runs: list[Run], jobs: int) -> list[str]:
             for future in concurrent.futures.as_completed(futures):
                 run, done = futures[future], done + 1
                 try:
-                    print(f"[{done}/{len(runs)}] {run}: {describe(future.result())}", flush=True)
+                    found = future.result()
+                    print(f"[{done}/{len(runs)}] {run}: {found['seconds']:,.0f} s, {found['result'][:100]}", flush=True)
                 except Exception as error:  # whatever it was, the other runs go on, and the end names this one
                     message = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
                     failures.append(f"{run}: {message}")
@@ -406,11 +407,6 @@ def run_all(runs: list[Run], jobs: int) -> list[str]:
             raise
         executor.shutdown()
     return failures
-
-
-def describe(summary: dict) -> str:
-    for_return = summary["final"].get("charts/episodic_return_100")
-    return f"{summary['seconds']:,.0f} s" + (f", return {float(for_return):.1f}" if for_return else "")
 
 
 def slurm(runs: list[Run]) -> str:
@@ -434,9 +430,8 @@ def try_out(script: Path) -> tuple[Path, float, subprocess.CompletedProcess]:
     words = [sys.executable, str(script.absolute()), *shlex.split(about.get("tiny", "--help"))]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        done = subprocess.run(
-            words, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False
-        )
+        env = os.environ | ONE_THREAD
+        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
         return script, time.perf_counter() - start, done
 
 
@@ -452,21 +447,13 @@ def quick(jobs: int) -> int:
     return failed
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmark.sh", description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="name", help="a row, how rows begin, a pattern, or a section")
     parser.add_argument("--list", action="store_true", help="print the commands, one a line, and do nothing")
-    parser.add_argument("--jobs", type=positive, default=count_cores(), help="runs side by side (default: the cores)")
+    parser.add_argument("--jobs", type=int, default=count_cores(), help="runs side by side (default: the cores)")
     parser.add_argument("--seeds", help="other seeds than the table's, such as 1-3 or 1,5")
-    parser.add_argument(
-        "--slurm", action="store_true", help="print an array job of all unfinished runs: pipe it to sbatch"
-    )
+    parser.add_argument("--slurm", action="store_true", help="print an array job of all unfinished runs, for sbatch")
     parser.add_argument("--quick", action="store_true", help="every script at a toy budget, and nothing of the table")
     parser.add_argument("--no-plot", action="store_true", help="leave results/ and README.md as they are")
     args = parser.parse_args()

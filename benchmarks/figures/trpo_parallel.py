@@ -196,16 +196,6 @@ def compare(ours: list[Result], value):
     return cell
 
 
-def elsewhere(column: str):
-    """A column: what was measured on another machine."""
-
-    def cell(seeds: list[Result]) -> str:
-        found = [row[column] for row in plot.published("trpo_speed", name=seeds[0].name) if row[column]]
-        return number(float(found[0])) if found else "-"
-
-    return cell
-
-
 def speed_table(results: Results) -> str:
     """Steps per second at the same batch, seconds and memory."""
     ours = results["trpo-speed-reacher"]
@@ -215,7 +205,6 @@ def speed_table(results: Results) -> str:
         "gathering, steps/s": lambda seeds: median(map(gathering_rate, seeds)),
         "share of gathering": lambda seeds: median(map(rollout_share, seeds), percent),
         "memory, MB": lambda seeds: median(seed.summary["peak_memory_mb"] for seed in seeds),
-        "measured elsewhere, steps/s": elsewhere("steps_per_second"),
     }
     programs = {label: results[f"{name}-speed-reacher"] for name, label in SPEED.items()}
     return plot.beside("program", programs, columns)
@@ -241,40 +230,30 @@ def race_table(results: Results) -> str:
         "steps": lambda seeds: median(map(to_bar("global_step"), seeds)),
         "seconds": lambda seeds: median(map(to_bar("seconds"), seeds)),
         "ours is faster": compare(results["trpo-to5-ours"], to_bar("seconds")),
-        "measured elsewhere, seconds": elsewhere("seconds_to_bar"),
     }
     return plot.beside("program and settings", {label: results[name] for name, label in RACE.items()}, columns)
 
 
 def actors(results: Results, path: Path) -> str:
-    """Seconds per update, and how much faster an update becomes, beside the post's: the figure and the table."""
+    """Seconds per update, and how much faster an update becomes, beside the post's: the table and the figure."""
     counts = {n: seeds for n in (1, 2, 4, 8, 16) if (seeds := results.by_name.get(f"trpo-actors-{n}"))}
-
-    def seconds(column: str) -> dict[int, float]:
-        return {n: plot.sorted_median([s.facts[f"median {column}"] for s in seeds]) for n, seeds in counts.items()}
-
-    rollout, learn = seconds("time/rollout"), seconds("time/learn")
-    total = {n: rollout[n] + learn[n] for n in counts}
+    rollout = {n: plot.mean(seed.facts["median time/rollout"] for seed in seeds) for n, seeds in counts.items()}
+    total = {n: rollout[n] + plot.mean(s.facts["median time/learn"] for s in seeds) for n, seeds in counts.items()}
     rows = plot.published("trpo_actors")
     theirs = {int(row["actors"]): float(row["rollout_seconds"]) + float(row["learn_seconds"]) for row in rows}
     theirs = {n: whole for n, whole in theirs.items() if n <= max(*counts, 4)}
-    with plot.figure(path, columns=2, size=(11, 4.2)) as (bars, speedup):
-        places = range(len(counts))
-        bars.bar(places, rollout.values(), label="gathering 20,000 steps")
-        bars.bar(places, learn.values(), bottom=list(rollout.values()), label="learning from them")
-        bars.set_xticks(places, counts)
-        bars.set(title="Reacher-v5: one update", xlabel="actors", ylabel="seconds (median of updates)")
+    with plot.figure(path) as (axes,):
         for found, line, label in (
             (total, "o-", "ours, whole update"),
             (rollout, "s--", "ours, gathering alone"),
             (theirs, "x:", "the post, whole update (5 cores)"),
         ):
-            speedup.plot(found.keys(), [found[1] / x for x in found.values()], line, label=label)
-        speedup.set(title="Speed-up over one actor", xlabel="actors", ylabel="times faster")
-        speedup.set_xticks(sorted({*counts, *theirs}))
+            axes.plot(found.keys(), [found[1] / x for x in found.values()], line, label=label)
+        axes.set(title="Reacher-v5: speed-up over one actor", xlabel="actors", ylabel="times faster")
+        axes.set_xticks(sorted({*counts, *theirs}))
     columns = {
-        "seconds gathering": lambda seeds: median(seed.facts["median time/rollout"] for seed in seeds),
-        "seconds learning": lambda seeds: median(seed.facts["median time/learn"] for seed in seeds),
+        "seconds gathering": plot.fact("median time/rollout"),
+        "seconds learning": plot.fact("median time/learn"),
         "memory of the largest process, MB": lambda seeds: median(seed.summary["peak_memory_mb"] for seed in seeds),
     }
     return plot.beside("actors", {str(n): seeds for n, seeds in counts.items()}, columns)
@@ -301,7 +280,6 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     post_figure(results, folder / "post.png")
     humanoid_figure(results, folder / "humanoid.png")
     raw, adapted = results["raw-stepping-reacher"], results["trpo-post-reacher-adapt-both-margin"]
-    one_core, there = median(seed.final("raw/one_core_SPS") for seed in raw), elsewhere("steps_per_second")(raw)
     reacher = number(plot.mean(seed.at(1e6) for seed in adapted))
     return {
         **{env.lower(): post_table(results, env) for env in BUDGETS},
@@ -309,8 +287,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "actors": actors(results, folder / "actors.png"),
         "speed": speed_table(results),
         "gathering": gathering_table(results),
-        "one-core": f"{one_core} steps/s; measured elsewhere: {there}",
+        "one-core": median(seed.final("raw/one_core_SPS") for seed in raw),
         "race": race_table(results),
-        "elsewhere": "; ".join(dict.fromkeys(row["where"] for row in plot.published("trpo_speed"))),
         "number": f"Reacher-v5 {reacher} after 1 M steps, both adapted (the post, v1: -5.2)",
     }
