@@ -306,6 +306,7 @@ def train(args: Args) -> dict:
             global_step += len(obs)
             last_returns.extend(episode[0] for episode in episodes)
             residual_var, return_var = (returns - values).var(correction=0), returns.var(correction=0)
+            varied = return_var > 1e-12 * (returns**2 + values**2).mean()  # else returns are equal, up to rounding
             row = {
                 "global_step": global_step,
                 "charts/episodic_return": np.mean([r for r, _ in episodes]) if episodes else None,
@@ -313,7 +314,7 @@ def train(args: Args) -> dict:
                 "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
                 "charts/SPS": global_step / (time.perf_counter() - start),
                 **losses,
-                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 1e-8 else None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if varied else None,
             }
             run.log(row)
             bar.update(len(obs))

@@ -357,6 +357,7 @@ def train(args: Args) -> dict:
             global_step += len(obs)
             last_returns.extend(episode[0] for episode in episodes)
             residual_var, return_var = advantages.var(correction=0), returns.var(correction=0)
+            varied = return_var > 1e-12 * (returns**2 + values**2).mean()  # else returns are equal, up to rounding
             row = {
                 "global_step": global_step,
                 "charts/episodic_return": np.mean([r for r, _ in episodes]) if episodes else None,
@@ -365,7 +366,7 @@ def train(args: Args) -> dict:
                 "charts/SPS": global_step / (time.perf_counter() - start),
                 **losses,
                 "losses/kl_scale": kl_scale.item(),
-                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 1e-8 else None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if varied else None,
             }
             run.log(row)
             bar.update(len(obs))

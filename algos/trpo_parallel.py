@@ -546,6 +546,7 @@ def train(args: Args) -> dict:
             global_step += num_steps * args.num_envs
             last_returns.extend(x[1] for x in episodes)
             residual_var, return_var = advantages.var(correction=0), returns.var(correction=0)
+            varied = return_var > 1e-12 * (returns**2 + values**2).mean()  # else returns are equal, up to rounding
             row = {
                 "global_step": global_step,
                 "charts/episodic_return": np.mean([x[1] for x in episodes]) if episodes else None,
@@ -556,7 +557,7 @@ def train(args: Args) -> dict:
                 "charts/max_kl": max_kl,
                 **losses,
                 "losses/kl_scale": kl_scale.item(),
-                "losses/explained_variance": (1 - residual_var / return_var).item() if return_var > 1e-8 else None,
+                "losses/explained_variance": (1 - residual_var / return_var).item() if varied else None,
                 "time/rollout": rollout_time,
                 "time/learn": time.perf_counter() - update_start - rollout_time,
             }
