@@ -30,7 +30,6 @@ import csv
 import json
 import math
 import re
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -245,13 +244,13 @@ def load_images(args: Args) -> list[torch.Tensor]:
     for path in sorted(path for path in args.data_dir.rglob("*") if path.is_file() and not path.name.startswith(".")):
         try:
             image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
-        except Exception:  # a damaged file may raise anything
-            skipped.append(str(path))
+        except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
+            skipped.append(f"{path} ({error})")
             continue
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         images[path] = np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
     if skipped:
-        print(f"--data-dir: skipped {len(skipped)} unreadable images: {', '.join(skipped)}", file=sys.stderr)
+        print(f"--data-dir {args.data_dir}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
     test = [path for path in images if "test" in path.parts] or list(images)[::10]
     train = sorted(images.keys() - set(test))
     if len(train) < args.batch_size:

@@ -26,7 +26,6 @@ import gzip
 import json
 import math
 import re
-import sys
 import tarfile
 import time
 import zlib
@@ -184,10 +183,10 @@ def load_images(args: Args) -> list[torch.Tensor]:
             for path in sorted(p for p in args.data_dir.rglob("*") if p.suffix.lower() in suffixes):
                 try:
                     arrays.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), (32, 32))))
-                except Exception:  # a damaged file may raise anything
-                    skipped.append(str(path))
+                except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
+                    skipped.append(f"{path} ({error})")
             if skipped:
-                print(f"--data-dir: skipped {len(skipped)} unreadable images: {', '.join(skipped)}", file=sys.stderr)
+                print(f"--data-dir: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
             images = torch.from_numpy(np.array(arrays, np.uint8).reshape(len(arrays), 32, 32, 3)).permute(0, 3, 1, 2)
             test = torch.arange(len(images)) % 10 == 9
             return [images[~test], images[test]]
