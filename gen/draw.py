@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """DRAW: a variational autoencoder with recurrent encoder and decoder that draws an image in T steps.
 
@@ -29,7 +29,6 @@ import json
 import math
 import re
 import time
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -77,8 +76,6 @@ class Args:
     """images per update"""
     learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate at the start; it falls linearly to 0"""
-    max_grad_norm: PositiveFloat = 5.0
-    """gradient-norm clipping"""
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 10
     """T, steps per image"""
     hidden: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -99,15 +96,15 @@ class Args:
 class Grid(NamedTuple):
     """N x N Gaussian filters on each of n square images."""
 
-    F_x: torch.Tensor  # [n, N, size], rows sum to 1
-    F_y: torch.Tensor  # [n, N, size]
-    gamma: torch.Tensor  # intensity [n]
+    F_x: torch.Tensor  # [n, 1, N, size], rows sum to 1
+    F_y: torch.Tensor  # [n, 1, N, size]
+    gamma: torch.Tensor  # intensity [n, 1, 1, 1]
     centre: torch.Tensor  # g_X, g_Y in pixels, counted from 1 [n, 2]
     stride: torch.Tensor  # delta, pixels from filter to filter [n]
 
 
 def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> Grid:
-    """The grid that five numbers per image [n, 5] stand for (equations 21 to 26)."""
+    """The grid that five numbers per image [n, 5] stand for."""
     centre, log_variance, log_stride, log_gamma = parameters.float().split([2, 1, 1, 1], dim=1)
     centre = (size + 1) / 2 * (centre + 1)  # (22) (23)
     stride = (size - 1) / (num_filters - 1) * log_stride.exp()  # (24)
@@ -115,26 +112,14 @@ def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> Grid:
     means = centre.unsqueeze(2) + steps * stride.unsqueeze(2)  # (19) (20): mu_X and mu_Y [n, 2, N]
     pixels = torch.arange(1, size + 1, device=parameters.device)
     exponents = -((pixels - means.unsqueeze(3)) ** 2) / (2 * log_variance.exp()).view(-1, 1, 1, 1)
-    F_x, F_y = exponents.softmax(dim=3).unbind(1)  # (25) (26): Z makes rows sum to 1; a softmax never divides by 0
-    return Grid(F_x, F_y, log_gamma.exp().squeeze(1), centre, stride.squeeze(1))
-
-
-def read(images: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """gamma F_y x F_x^T for each channel (27): [n, c, size, size] -> [n, c, N, N]."""
-    return grid.gamma.view(-1, 1, 1, 1) * (grid.F_y.unsqueeze(1) @ images @ grid.F_x.mT.unsqueeze(1))
-
-
-def write(patch: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """F_y^T w F_x / gamma for each channel (29): [n, c, N, N] -> [n, c, size, size]."""
-    return (grid.F_y.mT.unsqueeze(1) @ patch @ grid.F_x.unsqueeze(1)) / grid.gamma.view(-1, 1, 1, 1)
+    F_x, F_y = exponents.softmax(dim=3).split(1, dim=1)  # (25) (26): Z makes rows sum to 1
+    return Grid(F_x, F_y, log_gamma.exp().view(-1, 1, 1, 1), centre, stride.squeeze(1))
 
 
 def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Linear:
-    """The five parameters of a grid as a linear function of the decoder's state (21).
-
-    The bias starts with filters in the middle of the image, half as wide as their stride, so that they overlap. With a
-    bias of 0 they are a pixel wide and as far apart as the image allows: most pixels are neither read nor written.
-    """
+    """The five parameters of a grid as a linear function of the decoder's state (21). At first the filters lie in the
+    middle of the image, half as wide as their stride, so that they overlap. With a bias of 0 they would be a pixel wide
+    and as far apart as the image allows: most pixels would be neither read nor written."""
     layer, spread = nn.Linear(hidden, 5), 0.5 if num_filters == 2 else 0.75
     stride = spread * (size - 1) / (num_filters - 1)
     gamma = stride**-2 if writes else 1.0  # what is written is spread over stride^2 pixels
@@ -146,42 +131,41 @@ def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Line
 class Drawing(NamedTuple):
     """What happened at each of the T steps."""
 
-    canvases: list[torch.Tensor]  # logits [n, c, size, size]
+    canvases: list[torch.Tensor]  # logits [n, 1, size, size]
     kl: list[torch.Tensor]  # KL(q(z_t | ...) || N(0, I)) [n]; no entries for images from the prior
-    reads: list[Grid | None]  # None without attention
+    reads: list[Grid | None]  # None without attention, and for images from the prior
     writes: list[Grid | None]
 
 
 class DRAW(nn.Module):
     def __init__(self, args: Args, mean: torch.Tensor):
-        """`mean` is the mean training image [c, size, size], where the canvas starts."""
+        """`mean` is the mean training image [1, size, size], where the canvas starts."""
         super().__init__()
         self.args, self.size, hidden = args, mean.shape[2], args.hidden
-        read_pixels = write_pixels = mean[0].numel()
+        read_pixels = write_pixels = mean.numel()
         if args.attention:
             read_pixels, write_pixels = args.read_size**2, args.write_size**2
             self.read_attention = attention(hidden, args.read_size, self.size, writes=False)
             self.write_attention = attention(hidden, args.write_size, self.size, writes=True)
-        self.encoder = nn.LSTMCell(2 * len(mean) * read_pixels + hidden, hidden)
+        self.encoder = nn.LSTMCell(2 * read_pixels + hidden, hidden)
         self.posterior = nn.Linear(hidden, 2 * args.latent_dim)
         self.decoder = nn.LSTMCell(args.latent_dim, hidden)
-        self.stroke = nn.Linear(hidden, len(mean) * write_pixels)
-        self.canvas = nn.Parameter(mean.clamp(0.001, 0.999).logit())  # section 2.1: c_0, h_0^enc, h_0^dec are learned
+        self.stroke = nn.Linear(hidden, write_pixels)
+        self.canvas = nn.Parameter(mean.clamp(0.001, 0.999).logit())  # the states before the first step are learned
         self.h_enc, self.h_dec = nn.Parameter(torch.zeros(hidden)), nn.Parameter(torch.zeros(hidden))
 
-    def forward(self, n: int, x: torch.Tensor | None = None) -> Drawing:
-        """Draw x [n, c, size, size] again with codes from q(z|x), or n new images with codes from the prior."""
-        args, drawing, grid = self.args, Drawing([], [], [], []), None
+    def forward(self, n: int, x: torch.Tensor | None = None, rng: torch.Generator | None = None) -> Drawing:
+        """Draw x [n, 1, size, size] again with codes from q(z|x), or n new images with codes from the prior."""
+        args, drawing, reads, writes = self.args, Drawing([], [], [], []), None, None
         canvas, h_enc, h_dec = (start.expand(n, *start.shape) for start in (self.canvas, self.h_enc, self.h_dec))
         cell_enc, cell_dec = torch.zeros_like(h_enc), torch.zeros_like(h_dec)
         for _ in range(args.num_steps):
-            z = torch.randn(n, args.latent_dim, device=canvas.device)
+            z = torch.randn(n, args.latent_dim, generator=rng, device=canvas.device)
             if x is not None:
                 glimpse = torch.cat([x, x - canvas.sigmoid()], 1)  # (3)
                 if args.attention:
-                    grid = filterbank(self.read_attention(h_dec), args.read_size, self.size)
-                    glimpse = read(glimpse, grid)  # (4)
-                drawing.reads.append(grid)
+                    reads = filterbank(self.read_attention(h_dec), args.read_size, self.size)
+                    glimpse = reads.gamma * (reads.F_y @ glimpse @ reads.F_x.mT)  # (4) (27)
                 h_enc, cell_enc = self.encoder(torch.cat([glimpse.flatten(1), h_dec], 1), (h_enc, cell_enc))  # (5)
                 mu, log_sigma = self.posterior(h_enc).float().chunk(2, 1)  # (1) (2)
                 drawing.kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
@@ -189,16 +173,18 @@ class DRAW(nn.Module):
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
             stroke = self.stroke(h_dec).float()  # (28)
             if args.attention:
-                grid = filterbank(self.write_attention(h_dec), args.write_size, self.size)
-                stroke = write(stroke.view(n, -1, args.write_size, args.write_size), grid)  # (29)
-            drawing.writes.append(grid)
+                writes = filterbank(self.write_attention(h_dec), args.write_size, self.size)
+                patch = stroke.view(n, 1, args.write_size, args.write_size)
+                stroke = (writes.F_y.mT @ patch @ writes.F_x) / writes.gamma  # (29)
             canvas = canvas + stroke.view_as(canvas)  # (8)
             drawing.canvases.append(canvas)
+            drawing.reads.append(reads)
+            drawing.writes.append(writes)
         return drawing
 
-    def losses(self, x: torch.Tensor) -> torch.Tensor:
+    def losses(self, x: torch.Tensor, rng: torch.Generator | None = None) -> torch.Tensor:
         """Cross-entropy (9) and KL divergence (11) in nats, summed over pixels, latents and steps: [2, n]."""
-        drawing = self(len(x), x)
+        drawing = self(len(x), x, rng)
         recon = F.binary_cross_entropy_with_logits(drawing.canvases[-1], x, reduction="none").flatten(1).sum(1)
         return torch.stack([recon, torch.stack(drawing.kl).sum(0)])
 
@@ -215,8 +201,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
         from sklearn.datasets import load_digits
 
         images = torch.from_numpy(load_digits().images).float().unsqueeze(1) / 16
-        images = F.interpolate(images, size=(28, 28), mode="bilinear")
-        return [images[:1500], images[1500:]]
+        return F.interpolate(images, size=28, mode="bilinear").split(1500)
     splits = []
     for name, sha256 in MNIST_SHA256.items():
         path = args.data_dir / name
@@ -226,8 +211,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
             splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28) / 255)
-        except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
-            raise UsageError(f"--dataset mnist: {path} cannot be downloaded or read ({error})") from None
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
     return splits
 
 
@@ -235,43 +220,40 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def save_drawing(model: DRAW, images: torch.Tensor, path: Path):
-    """Steps from left to right: what is read of four images [4, c, size, size] (orange), what is written (green), and
-    four new images from the prior."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+def save_drawing(model: DRAW, images: torch.Tensor, rng: torch.Generator, path: Path):
+    """At most ten steps from left to right: canvases of four images [4, 1, size, size] and of four from the prior, with
+    frames around what is read (orange) and written (green)."""
+    from PIL import Image, ImageDraw
 
-    redrawn, new, size = model(4, images), model(4), model.size
-    steps = range(0, model.args.num_steps, math.ceil(model.args.num_steps / 10))
-    axes = Figure(figsize=(len(steps), 12), layout="constrained").subplots()
-    for column, t in enumerate(steps):
-        shown = torch.cat([images, redrawn.canvases[t].sigmoid(), new.canvases[t].sigmoid()])
-        shown = shown.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).cpu().numpy()
-        for row in range(12):
-            left, top, i = column * (size + 1), row * (size + 1), row % 4
-            axes.imshow(shown[row], extent=(left, left + size, top + size, top))
-            grid = (redrawn.reads, redrawn.writes, new.writes)[row // 4][t]
-            if grid is not None:
-                (x, y), width = grid.centre[i].tolist(), grid.stride[i].item() * (grid.F_x.shape[1] - 1)
-                corner, color = (left + x - (width + 1) / 2, top + y - (width + 1) / 2), "orange" if row < 4 else "lime"
-                axes.add_patch(Rectangle(corner, width, width, fill=False, color=color))
-    axes.set(xlim=(0, len(steps) * (size + 1)), ylim=(12 * (size + 1), 0))
-    axes.set_axis_off()
-    axes.figure.savefig(path, dpi=80)
+    num_steps, side = model.args.num_steps, 3 * model.size
+    steps = range(num_steps)[:: -math.ceil(num_steps / 10)][::-1]
+    picture = Image.new("RGB", (len(steps) * (side + 3), 8 * (side + 3)), "grey")
+    for top, drawing in ((0, model(4, images, rng)), (4, model(4, rng=rng))):
+        for column, t in enumerate(steps):
+            for i, pixels in enumerate((drawing.canvases[t].squeeze(1).sigmoid() * 255).byte().cpu().numpy()):
+                tile = Image.fromarray(pixels).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+                for grid, color in ((drawing.reads[t], "orange"), (drawing.writes[t], "lime")):
+                    if grid is not None:
+                        x, y = (3 * (grid.centre[i] - 0.5)).tolist()
+                        half = 1.5 * grid.stride[i].item() * (grid.F_x.shape[2] - 1)
+                        ImageDraw.Draw(tile).rectangle((x - half, y - half, x + half, y + half), outline=color)
+                picture.paste(tile, (column * (side + 3), (top + i) * (side + 3)))
+    picture.save(path)
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    images, test = (x.to(device) for x in load_images(args))
+    images, test = (x.to(device) for x in load_images(args))  # your own: [n, 1, size, size] in [0, 1]
     model = DRAW(args, images.mean(0)).to(device)
-    fixed_rng = torch.Generator(device).manual_seed(0)  # the same binary pixels for every seed
-    test = test.bernoulli(generator=fixed_rng)
-    if args.binarize == "static":
-        images = images.bernoulli(generator=fixed_rng)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    done, rows = 0, []
+    eval_rng = torch.Generator(device).manual_seed(0)  # evaluating does not change the training
+    test = test.bernoulli(generator=eval_rng)
+    if args.binarize == "static":
+        images = images.bernoulli(generator=eval_rng)
+    rows = []
     if args.resume:
         try:
             saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -279,16 +261,15 @@ def train(args: Args) -> dict:
             optimizer.load_state_dict(saved["optimizer"])
             torch.set_rng_state(saved["rng"][0])
             torch.cuda.set_rng_state_all(saved["rng"][1:])
-            done, rows = saved["epoch"], saved["rows"]
+            rows = saved["rows"]
         except Exception as error:  # missing, truncated, or another network's
             raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
-    run, start = Run(args, args.dataset), time.perf_counter()
+    run, updates = Run(args, args.dataset), math.ceil(len(images) / args.batch_size)  # per epoch
     for row in rows:
         run.log(row)
 
-    updates = math.ceil(len(images) / args.batch_size)  # per epoch
-    for epoch in tqdm(range(done + 1, args.epochs + 1), unit="epoch", disable=None):
-        sums = torch.zeros(2, device=device)
+    for epoch in tqdm(range(len(rows) + 1, args.epochs + 1), unit="epoch", disable=None):
+        sums, start = torch.zeros(2, device=device), time.perf_counter()
         for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
             x = images[idx.to(device)]
             if args.binarize == "dynamic":
@@ -298,13 +279,13 @@ def train(args: Args) -> dict:
                 losses = model.losses(x)
             optimizer.zero_grad()
             losses.sum(0).mean().backward()
-            nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
             sums += losses.detach().sum(1)
-        recon, kl = (sums / len(images)).tolist()
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)  # the same noise in every epoch
-            test_recon, test_kl = torch.cat([model.losses(x) for x in test.split(500)], 1).mean(1).tolist()
+        (recon, kl), seconds = (sums / len(images)).tolist(), time.perf_counter() - start
+        with torch.no_grad():
+            eval_rng.manual_seed(0)  # the same noise in every epoch
+            test_recon, test_kl = torch.cat([model.losses(x, eval_rng) for x in test.split(500)], 1).mean(1).tolist()
         row = {
             "global_step": epoch * len(images),
             "charts/epoch": epoch,
@@ -312,16 +293,16 @@ def train(args: Args) -> dict:
             "losses/kl": kl,
             "eval/loss": test_recon + test_kl,
             "eval/kl": test_kl,
-            "charts/SPS": (epoch - done) * len(images) / (time.perf_counter() - start),
+            "charts/SPS": len(images) / seconds,
         }
         run.log(row)
-        checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
-        checkpoint |= {"rows": run.rows, "rng": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]}
+        checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": run.rows}
+        checkpoint["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
         torch.save(checkpoint, run.dir / "checkpoint.tmp")
         (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")
 
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
-    save_drawing(model, test[:4], run.dir / "drawing.png")
+    save_drawing(model, test[:4], eval_rng, run.dir / "drawing.png")
     run.close("drawing.png")
     print(f"test -log p(x) <= {row['eval/loss']:.2f} nats (KL {row['eval/kl']:.2f}), {args.epochs} epochs: {run.dir}")
     return row

@@ -67,7 +67,7 @@ def steps_figure(model, images: torch.Tensor, path: Path):
     with plot.figure(path, columns=3, size=(12, 3.6)) as (width, centre, kl):
         for grids, name, color in ((drawing.reads, "read", plot.ORANGE), (drawing.writes, "written", plot.GREEN)):
             if grids[0] is not None:
-                line(width, torch.stack([(grid.F_x.shape[1] - 1) * grid.stride for grid in grids]), name, color)
+                line(width, torch.stack([(grid.F_x.shape[-2] - 1) * grid.stride for grid in grids]), name, color)
                 centres = torch.stack([grid.centre for grid in grids])
                 line(centre, centres[:, :, 0], f"{name}, x", color)
                 line(centre, centres[:, :, 1], f"{name}, y", color, "--")
