@@ -71,11 +71,6 @@ def run(tmp_path, monkeypatch, capfd):
     def call(script: str, flags: str) -> tuple[int, str, str]:
         copy = shutil.copy(ROOT / script, folder)
         capfd.readouterr()
-        if about(script).get("processes"):
-            done = subprocess.run(
-                [sys.executable, copy, *shlex.split(flags)], capture_output=True, text=True, check=False
-            )
-            return done.returncode, done.stdout, done.stderr
         monkeypatch.setattr(sys, "argv", [copy, *shlex.split(flags)])
         code = 0
         try:
@@ -147,19 +142,6 @@ def test_alone_in_an_empty_folder_it_trains_and_tracks(script, run):
 def test_on_a_gpu_it_logs_finite_numbers(script, run):
     if hasattr(load(script).Args(), "cuda"):
         assert run(script, about(script)["tiny"] + " --cuda")[0] == 0
-
-
-@every_training
-def test_what_cannot_work_ends_in_one_message_and_writes_nothing(script, run):
-    Path("kept").mkdir()
-    Path("kept/file").write_text("x")
-    for flags, word in (("--run-dir kept", "--run-dir"), ("--seed -1", "seed"), ("--no-such-flag", "no-such-flag")):
-        code, _, errors = run(script, f"{about(script)['tiny']} {flags}")
-        assert code in (1, 2), f"{flags}: {errors}"
-        assert word in errors
-        assert "Traceback" not in errors
-    assert contents(Path()) == {Path(script).name, "kept"}
-    assert contents(Path("kept")) == {"file"}
 
 
 @every_script
