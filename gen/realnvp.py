@@ -18,9 +18,8 @@ Dinh, Sohl-Dickstein & Bengio 2016, "Density estimation using Real NVP" (arXiv 1
 sections 3.4 to 3.7 (masks, scales, batch normalization), 4.1 (logit, residual networks).
 Differences: 1. The logit is taken of .05 + .9 x: the paper's .05 + .95 x reaches 1. 2. Batch normalization is in the
 couplings' networks, not between couplings, and trains with the batch's statistics instead of running averages. 3. The
-learning rate decreases linearly to 0. 4. What is factored out is one diagonal of each 2x2 square.
-With torchrun each process takes its share of a batch. GPUs normalize with the statistics of the whole batch
-(SyncBatchNorm); processes on CPUs with those of their own share, so that results depend on their number.
+learning rate decreases linearly to 0; gradients are clipped. 4. What is factored out is a diagonal of each 2x2 square.
+With torchrun, processes on CPUs normalize their shares of a batch separately, those on GPUs together (SyncBatchNorm).
 """
 
 import csv
@@ -30,15 +29,16 @@ import os
 import re
 import tarfile
 import time
+import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -49,12 +49,10 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
-    torch_threads: PositiveInt = 1
-    """threads on the CPU; results differ in the last digits with their number"""
     cuda: bool = True
     """use a GPU if there is one"""
     bf16: bool = False
@@ -76,19 +74,15 @@ class Args:
     """32x32 patches of scikit-learn's two photographs, or CIFAR-10, downloaded on first use"""
     data_dir: Path = Path("data")
     """where CIFAR-10 is kept"""
-    updates: PositiveInt = 350
+    updates: PositiveInt = 150
     """gradient steps"""
     batch_size: PositiveInt = 16
     """images per update, over all processes"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate, annealed to 0"""
-    max_grad_norm: PositiveFloat = 100.0
-    """gradient-norm clipping"""
-    weight_decay: NonNegativeFloat = 5e-5
-    """weight decay on the scales of weight-normalized filters"""
-    channels: PositiveInt = 32
+    channels: Annotated[int, Field(ge=1, le=1024)] = 32
     """channels of the residual networks on the first scale, twice as many on the second"""
-    blocks: PositiveInt = 2
+    blocks: Annotated[int, Field(ge=1, le=100)] = 2
     """residual blocks of each coupling's network"""
     log_every: PositiveInt = 50
     """updates per row of metrics.csv and per checkpoint"""
@@ -113,9 +107,8 @@ class ResNet(nn.Module):
         self.norm, self.conv = nn.BatchNorm2d(c_in), conv(2 * c_in, channels, 3)
         self.blocks, self.skips = nn.ModuleList(), nn.ModuleList([conv(channels, channels, 1)])
         for _ in range(blocks):
-            layers = []
-            for _ in range(2):
-                layers += [nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, channels, 3)]
+            layers = [nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, channels, 3)]
+            layers += [nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, channels, 3)]
             self.blocks.append(nn.Sequential(*layers))
             self.skips.append(conv(channels, channels, 1))
         self.output = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, c_out, 1))
@@ -244,18 +237,19 @@ def load_images(args: Args) -> list[torch.Tensor]:
             patches = [extract_patches_2d(x[:, part], (32, 32), max_patches=n, random_state=0) for x in photos]
             splits.append(torch.from_numpy(np.concatenate(patches)).permute(0, 3, 1, 2).round().byte())
         return splits
-    path = args.data_dir / CIFAR10_URL.split("/")[-1]
+    path = args.data_dir / "cifar-10-binary.tar.gz"
     try:
         if not path.exists():
             args.data_dir.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(CIFAR10_URL, str(path), hash_prefix=CIFAR10_SHA256)
-        with tarfile.open(path) as tar:
-            files = {Path(file.name).stem: tar.extractfile(file).read() for file in tar if file.name.endswith(".bin")}
-        train, test = b"".join(files[f"data_batch_{i}"] for i in range(1, 6)), files["test_batch"]
-        rows = [np.frombuffer(data, np.uint8).reshape(n, 3073) for data, n in ((train, 50_000), (test, 10_000))]
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError) as error:
-        raise UsageError(f"--dataset cifar10: {path}: {error}; remove it to download it again") from None
-    return [torch.from_numpy(part[:, 1:].copy()).view(-1, 3, 32, 32) for part in rows]  # the first byte is the label
+        with tarfile.open(path, "r:gz") as tar:
+            names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+            files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
+        rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(6, -1, 3073)
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise UsageError(f"--data-dir: cannot read {path}, or download it from {CIFAR10_URL}: {error}") from None
+    images = rows[:, :, 1:].unflatten(2, (3, 32, 32))  # after the label
+    return [images[:5].flatten(0, 1), images[5]]
 
 
 # --- training --------------------------------------------------------------------------------
@@ -265,16 +259,17 @@ def save_grid(images: torch.Tensor, path: Path):
     """Images [64, 3, h, w] in [0, 1] as an 8x8 grid."""
     from PIL import Image
 
-    h, w = images.shape[2:]
-    grid = images.nan_to_num().clamp(0, 1).view(8, 8, 3, h, w).permute(0, 3, 1, 4, 2).reshape(8 * h, 8 * w, 3)
-    Image.fromarray((grid * 255).byte().cpu().numpy()).resize((16 * w, 16 * h), Image.Resampling.NEAREST).save(path)
+    rows = nn.functional.pad(images.nan_to_num().clamp(0, 1), (1, 1, 1, 1), value=0.5).unflatten(0, (8, 8))
+    grid = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    image = Image.fromarray((grid * 255).byte().cpu().numpy())
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv ({} in all processes but the first)."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(args.seed)  # the same in all processes: each draws the whole batch and takes its share
-    torch.set_num_threads(args.torch_threads)
+    torch.set_num_threads(1)  # one core for each process: torchrun uses more
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -282,76 +277,70 @@ def train(args: Args) -> dict:
     images, test = load_images(args)
     if args.batch_size > len(images) or args.batch_size % world_size:
         raise UsageError(f"--batch-size: needs a multiple of {world_size} processes, at most {len(images)} images")
-    c, h, w = shape = images.shape[1:]
     test = dequantize(test[: args.eval_images], torch.Generator().manual_seed(0)).to(device)  # the same for every seed
-    model = RealNVP(shape, args.channels, args.blocks).to(device)
+    model = RealNVP(images.shape[1:], args.channels, args.blocks).to(device)
     if world_size > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     parameters = dict(model.named_parameters())
     scales = [parameters.pop(name) for name in list(parameters) if name.endswith("original0")]  # of weight_norm
-    groups = [{"params": scales, "weight_decay": args.weight_decay}, {"params": list(parameters.values())}]
+    groups = [{"params": scales, "weight_decay": 5e-5}, {"params": list(parameters.values())}]
     optimizer = torch.optim.Adam(groups, lr=args.learning_rate, fused=True)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.updates)
     parts = {"model": model, "optimizer": optimizer, "anneal": anneal}
-    checkpoint = {"rows": [], "order": torch.empty(0, dtype=torch.long)}
+    rows, order = [], torch.empty(0, dtype=torch.long)
     if args.resume:
         try:
             checkpoint = torch.load(args.resume / "checkpoint.pt", weights_only=True, map_location="cpu")
             for name, part in parts.items():
                 part.load_state_dict(checkpoint[name])
             torch.set_rng_state(checkpoint["rng"])
+            rows, order = checkpoint["rows"], checkpoint["order"]
         except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({error})") from None
+            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
     if world_size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    run = Run(args, args.dataset) if rank == 0 else None
-    for row in checkpoint["rows"] if run else []:
-        run.log(row)
     net = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
     net = torch.compile(net) if args.compile else net
+    run = Run(args, args.dataset) if rank == 0 else None
+    for row in rows if run else []:
+        run.log(row)
 
-    order, log_ps, start = checkpoint["order"], [], time.perf_counter()
-    first_step = checkpoint["rows"][-1]["global_step"] // args.batch_size if args.resume else 0
-    bar = tqdm(total=args.updates, initial=first_step, unit="update", disable=None if run else True)
-    for step in range(first_step + 1, args.updates + 1):
+    log_ps, start, done = [], time.perf_counter(), rows[-1]["global_step"] // args.batch_size if rows else 0
+    steps = range(done + 1, args.updates + 1)
+    for step in tqdm(steps, unit="update", initial=done, total=args.updates, disable=None if run else True):
         if len(order) < args.batch_size:
             order = torch.randperm(len(images))
-        batch, order = order.tensor_split([args.batch_size])
-        x = dequantize(images[batch])
-        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)[rank::world_size]
-        model.train()
+        idx, order = order.tensor_split([args.batch_size])
+        x = dequantize(images[idx])
+        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)[rank::world_size].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            log_p = net(x.to(device)).mean()
+            log_p = net(x).mean()
         optimizer.zero_grad()
         (-log_p).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), 100.0)
         optimizer.step()
         anneal.step()
         log_ps.append(log_p.detach())
-        bar.update()
-        if not run or (step % args.log_every and step < args.updates):
-            continue
-        seconds = time.perf_counter() - start
-        model.eval()
-        with torch.no_grad():
-            test_log_p = torch.cat([model(x) for x in test.split(100)])
-            error = (model.decode(model.encode(test[:64])[0]) - test[:64]).abs().max().item()
-        row = {
-            "global_step": step * args.batch_size,
-            "charts/epoch": step * args.batch_size / len(images),
-            "losses/bits_per_dim": bits_per_dim(torch.stack(log_ps), c * h * w),
-            "eval/bits_per_dim": bits_per_dim(test_log_p, c * h * w),
-            "eval/inversion_error": error,
-            "charts/SPS": len(log_ps) * args.batch_size / seconds,
-        }
-        run.log(row)
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"rows": run.rows, "order": order, "rng": torch.get_rng_state()}
-        torch.save(state, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
-        log_ps, start = [], time.perf_counter()
+        if run and (step % args.log_every == 0 or step == args.updates):
+            bits, seconds = bits_per_dim(torch.stack(log_ps), test[0].numel()), time.perf_counter() - start
+            model.eval()
+            with torch.no_grad():
+                test_log_p = torch.cat([model(x) for x in test.split(100)])
+            model.train()
+            row = {
+                "global_step": step * args.batch_size,
+                "charts/epoch": step * args.batch_size / len(images),
+                "losses/bits_per_dim": bits,
+                "eval/bits_per_dim": bits_per_dim(test_log_p, test[0].numel()),
+                "charts/SPS": len(log_ps) * args.batch_size / seconds,
+            }
+            run.log(row)
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"rows": run.rows, "order": order, "rng": torch.get_rng_state()}
+            torch.save(state, run.dir / "checkpoint.tmp")
+            (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+            log_ps, start = [], time.perf_counter()
 
-    bar.close()
     if world_size > 1:
         dist.destroy_process_group()
     if not run:
@@ -359,7 +348,7 @@ def train(args: Args) -> dict:
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     model.eval()
     with torch.no_grad():
-        z = [torch.randn(64, *latent, device=device) for latent in model.latent_shapes]
+        z = [torch.randn(64, *shape, device=device) for shape in model.latent_shapes]
         save_grid(model.decode(z), run.dir / "samples.png")
     run.close("samples.png")
     print(f"{row['eval/bits_per_dim']:.3f} bits per dimension on {len(test)} test images: {run.dir}")
