@@ -1,8 +1,20 @@
-"""metrics.csv of a benchmark that is no script of algos/ or gen/. Standard library only: peers use it, too."""
+"""Flags and metrics.csv of a benchmark that is no script of algos/ or gen/. Standard library only, for the peers."""
 
+import argparse
 import csv
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def flags_of(description: str, **defaults) -> argparse.Namespace:
+    """--run-dir, --seed and a flag for every default, of its type; required where the default is itself a type."""
+    options = {"description": description, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(**options)
+    for name, default in ({"run_dir": Path, "seed": 1} | defaults).items():
+        required = isinstance(default, type)
+        kind = {"type": default, "required": True} if required else {"type": type(default), "default": default}
+        parser.add_argument(f"--{name.replace('_', '-')}", **kind)
+    return parser.parse_args()
 
 
 def write_rows(run_dir: Path, rows: Iterable[dict], mode: str = "x"):

@@ -442,7 +442,7 @@ def quick(jobs: int) -> int:
         scripts = sorted([*Path("algos").glob("*.py"), *Path("gen").glob("*.py")])
         for script, seconds, done in executor.map(try_out, scripts):
             failed |= done.returncode != 0
-            last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+            last = re.findall(r".*\w.*", done.stdout + done.stderr)[-1:]  # words, not the frame around --help
             print(f"{'FAILED ' * bool(done.returncode)}{script}  {seconds:.1f} s  {''.join(last)}", flush=True)
     return failed
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,7 +123,10 @@ def test_list_prints_every_command_in_full():
     assert len(set(folders)) == len(lines) > 100
     for line in lines:
         script = next(word for word in line.split() if word.endswith(".py"))
-        assert (ROOT / script).exists()
+        source = (ROOT / script).read_text()
+        if "peers/" in script:  # what they import is not here, so their flags are not parsed in tests/test_house.py
+            known = {word.replace("_", "-") for word in re.findall(r"\w+", source)}
+            assert set(re.findall(r" --([\w-]+)", line)) <= known, line
         assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "runs/peers/"))
         assert not set("{}|$") & set(line)
     assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --seed 5 " in "\n".join(lines)

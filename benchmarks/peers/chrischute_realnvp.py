@@ -18,7 +18,6 @@ A row is --log-every updates: losses/bits_per_dim is their mean, time/elapsed th
 update, which warms up; eval/bits_per_dim, in the last row, is that of the first test images.
 """
 
-import argparse
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 REPOSITORY, COMMIT = "https://github.com/chrischute/real-nvp", "df51ad570baf681e77df4d2265c0f1eb1b5b646c"
 SOURCE = Path("runs", "peers", "real-nvp")
@@ -59,16 +58,7 @@ class Batches:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=350)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--blocks", type=int, default=8)
-    parser.add_argument("--log-every", type=int, default=50, help="updates to a row")
-    parser.add_argument("--eval-images", type=int, default=500, help="test images that the last row scores")
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    args = parser.parse_args()
+    args = flags_of(__doc__, updates=350, batch_size=16, channels=64, blocks=8, log_every=50, eval_images=500)
     if not (SOURCE / "train.py").exists():
         subprocess.run(["git", "clone", REPOSITORY, SOURCE], check=True)
         subprocess.run(["git", "-C", SOURCE, "checkout", "--quiet", COMMIT], check=True)

@@ -17,7 +17,6 @@ gymnasium, 0.29.1, is used. Its settings are its defaults, which algos/dqn.py ha
 at a time there and ten here is part of the difference.
 """
 
-import argparse
 import os
 import re
 import subprocess
@@ -26,19 +25,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 REPOSITORY, COMMIT = "https://github.com/vwxyzjn/cleanrl", "fe8d8a03c41a7ef5b523e2e354bd01c363e786bb"
 ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--env-id", default="CartPole-v1")
-    parser.add_argument("--total-timesteps", type=int, default=500_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    args = parser.parse_args()
+    args = flags_of(__doc__, env_id="CartPole-v1", total_timesteps=500_000)
     source = Path(sys.prefix, "cleanrl")
     if not (source / "cleanrl" / "dqn.py").exists():
         subprocess.run(["git", "clone", "--quiet", REPOSITORY, source], check=True)

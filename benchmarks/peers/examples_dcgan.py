@@ -14,7 +14,6 @@ CIFAR10, which does not read the binary files in data/. A row is an update: char
 fifth update, because the first ones warm up, losses/* what it prints.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers import examples
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 torchvision, OPERATORS = examples.import_torchvision()
 BATCH_SIZE, FIRST = 64, 5
@@ -58,11 +57,7 @@ def rows(printed: list[tuple[float, str]]):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=30)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    args = parser.parse_args()
+    args = flags_of(__doc__, updates=30)
     torchvision.datasets.CIFAR10 = Images
     left = iter(range(args.updates - 1, -1, -1))
 

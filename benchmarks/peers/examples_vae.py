@@ -13,7 +13,6 @@ A row is an epoch: time/elapsed are the CPU seconds of training so far without t
 DataLoader works in the same process), time/test those of the test so far, losses/loss and eval/loss what it prints.
 """
 
-import argparse
 import gzip
 import re
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers import examples
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 TORCHVISION = examples.import_torchvision()
 
@@ -42,11 +41,7 @@ def rows(printed: list[tuple[float, str]]):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    args = parser.parse_args()
+    args = flags_of(__doc__, epochs=10)
     work = args.run_dir / "work" / "vae"
     raw = work.parent / "data" / "MNIST" / "raw"
     for path in (raw, work / "results"):

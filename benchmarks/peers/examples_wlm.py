@@ -15,7 +15,6 @@ vocabulary, so that the output layer has the size asked for. A row is 20 updates
 CPU seconds since the first row's.
 """
 
-import argparse
 import gzip
 import re
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers import examples
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 FILES = [f"word_language_model/{name}.py" for name in ("main", "data", "model")]  # its texts are not needed
 WORDS_PER_UPDATE, UPDATES_PER_ROW = 20 * 35, 20
@@ -64,13 +63,7 @@ def rows(printed: list[tuple[float, str]]):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--vocabulary", type=int, default=10_000, help="different words, <eos> and <unk> among them")
-    parser.add_argument("--train-words", type=int, default=150_000)
-    parser.add_argument("--data", type=Path, required=True, help="text with one message a line, gzipped or not")
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    args = parser.parse_args()
+    args = flags_of(__doc__, data=Path, vocabulary=10_000, train_words=150_000)
     folder = (args.run_dir / "work").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     write_texts(args.data, folder, args.vocabulary, args.train_words)

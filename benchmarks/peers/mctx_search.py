@@ -12,7 +12,6 @@ The board and the rollout are written here, in jax.numpy, because mctx has none.
 equal priors, so it is another search than UCT at the same number of simulations. Compiling is not timed.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -27,7 +26,7 @@ import mctx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 LINES = jnp.array([0b111, 0b111000, 0b111000000, 0b1001001, 0b10010010, 0b100100100, 0b100010001, 0b1010100])
 CELLS = 1 << jnp.arange(9)
@@ -69,13 +68,7 @@ def recurrent_fn(params, key, action, state):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--num-runs", type=int, default=256, help="positions side by side")
-    parser.add_argument("--simulations", type=int, default=100, help="of each position")
-    parser.add_argument("--turns", type=int, default=10, help="searches; their total is timed")
-    flags = parser.parse_args()
+    flags = flags_of(__doc__, num_runs=256, simulations=100, turns=10)
     n, empty = flags.num_runs, jnp.zeros(flags.num_runs, jnp.int32)
 
     @jax.jit

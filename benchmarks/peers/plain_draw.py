@@ -15,8 +15,8 @@ paper's for MNIST but for T = 10: z = 100, LSTM 256, read 2x2, write 5x5, batche
 is 20 updates: time/elapsed are the CPU seconds so far, losses/loss the mean bound of these updates in nats.
 """
 
-import argparse
 import gzip
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 A = B = 28
 
@@ -40,17 +40,14 @@ class DrawModel(nn.Module):
         self.T, self.z_size, self.enc_size, self.dec_size = T, z_size, enc_size, dec_size
         self.read_N, self.write_N = read_N, write_N
         self.encoder = nn.LSTMCell(2 * read_N * read_N + dec_size, enc_size)
-        self.fc_mu = nn.Linear(enc_size, z_size)
-        self.fc_sigma = nn.Linear(enc_size, z_size)
+        self.fc_mu, self.fc_sigma = nn.Linear(enc_size, z_size), nn.Linear(enc_size, z_size)
         self.decoder = nn.LSTMCell(z_size, dec_size)
-        self.fc_read = nn.Linear(dec_size, 5)
-        self.fc_attention = nn.Linear(dec_size, 5)
+        self.fc_read, self.fc_attention = nn.Linear(dec_size, 5), nn.Linear(dec_size, 5)
         self.fc_write = nn.Linear(dec_size, write_N * write_N)
 
     def filterbank(self, parameters, N):
         gx, gy, log_sigma2, log_delta, log_gamma = parameters.split(1, 1)
-        gx = (A + 1) / 2 * (gx + 1)
-        gy = (B + 1) / 2 * (gy + 1)
+        gx, gy = (A + 1) / 2 * (gx + 1), (B + 1) / 2 * (gy + 1)
         delta = (max(A, B) - 1) / (N - 1) * torch.exp(log_delta)
         grid = torch.arange(1, N + 1, dtype=torch.float32).view(1, -1)
         mu_x = (gx + (grid - N / 2 - 0.5) * delta).view(-1, N, 1)
@@ -60,8 +57,7 @@ class DrawModel(nn.Module):
         sigma2 = torch.exp(log_sigma2).view(-1, 1, 1)
         Fx = torch.exp(-((a - mu_x) ** 2) / (2 * sigma2))
         Fy = torch.exp(-((b - mu_y) ** 2) / (2 * sigma2))
-        Fx = Fx / (Fx.sum(2, keepdim=True) + 1e-8)
-        Fy = Fy / (Fy.sum(2, keepdim=True) + 1e-8)
+        Fx, Fy = Fx / (Fx.sum(2, keepdim=True) + 1e-8), Fy / (Fy.sum(2, keepdim=True) + 1e-8)
         return Fx, Fy, torch.exp(log_gamma)
 
     def read(self, x, x_hat, h_dec):
@@ -79,8 +75,8 @@ class DrawModel(nn.Module):
 
     def forward(self, x):
         n = x.size(0)
-        h_enc, h_dec = torch.zeros(n, self.enc_size), torch.zeros(n, self.dec_size)
-        enc_state, dec_state = torch.zeros(n, self.enc_size), torch.zeros(n, self.dec_size)
+        h_enc, enc_state = torch.zeros(2, n, self.enc_size)
+        h_dec, dec_state = torch.zeros(2, n, self.dec_size)
         c, kl = torch.zeros(n, B * A), 0
         for _ in range(self.T):
             x_hat = x - torch.sigmoid(c)
@@ -95,19 +91,15 @@ class DrawModel(nn.Module):
         return (recon + kl).mean()
 
 
-def forever(loader: DataLoader):
-    while True:
-        yield from loader
-
-
 def train(updates: int):
     """A row for every 20 updates."""
     with gzip.open("data/train-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, A * B)
     loader = DataLoader(TensorDataset(torch.from_numpy(images / np.float32(255))), 128, shuffle=True, drop_last=True)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
     model, losses, start = DrawModel(), [], time.process_time()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    for step, (x,) in zip(range(1, updates + 1), forever(loader), strict=False):
+    for step, (x,) in zip(range(1, updates + 1), batches, strict=False):
         loss = model(torch.bernoulli(x))
         optimizer.zero_grad()
         loss.backward()
@@ -120,11 +112,7 @@ def train(updates: int):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=300)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    args = parser.parse_args()
+    args = flags_of(__doc__, updates=300)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     write_rows(args.run_dir, train(args.updates))

@@ -13,7 +13,6 @@
 A row about every 2,000 steps; the run ends when the mean return of the last 100 training episodes reaches the bar.
 """
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 
 class Rows(BaseCallback):
@@ -52,13 +51,7 @@ class Rows(BaseCallback):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algorithm", choices=["a2c"], required=True)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--total-timesteps", type=int, default=500_000)
-    parser.add_argument("--stop-return", type=float, default=math.inf, help="mean return of 100 episodes to stop at")
-    args = parser.parse_args()
+    args = flags_of(__doc__, algorithm="a2c", total_timesteps=500_000, stop_return=math.inf)
     torch.set_num_threads(1)
     envs = make_vec_env("CartPole-v1", n_envs=8, seed=args.seed)
     callback = Rows(args.stop_return)

@@ -18,7 +18,6 @@ deterministic actions over 100 more episodes. The defaults are the best configur
 of 312 steps, observations and rewards normalised, lambda .97, a KL bound of .01.
 """
 
-import argparse
 import math
 import sys
 import time
@@ -34,7 +33,7 @@ from stable_baselines3.common.vec_env import VecNormalize, sync_envs_normalizati
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 
 class StopReturnReached(Exception):
@@ -57,55 +56,27 @@ class TimedTRPO(TRPO):
         now = time.perf_counter()
         returns = [episode["r"] for episode in self.ep_info_buffer]  # the last hundred, from Monitor: not normalised
         mean_return = float(np.mean(returns)) if len(returns) == 100 else None
-        row = {
-            "global_step": self.num_timesteps,
-            "charts/episodic_return_100": mean_return,
-            "charts/SPS": self.num_timesteps / (now - self.first_step),
-            "time/rollout": before_learning - self.before_rollout,
-            "time/learn": now - before_learning,
-            "time/elapsed": now - self.first_step,
-            "eval/episodic_return": None,
-        }
-        self.rows.append(row)
+        steps, elapsed, rollout = self.num_timesteps, now - self.first_step, before_learning - self.before_rollout
+        row = {"global_step": steps, "charts/episodic_return_100": mean_return, "charts/SPS": steps / elapsed}
+        row |= {"time/rollout": rollout, "time/learn": now - before_learning, "time/elapsed": elapsed}
+        self.rows.append(row | {"eval/episodic_return": None})
         if mean_return is not None and mean_return >= self.stop_return:
             raise StopReturnReached
-        if self.num_timesteps >= self._total_timesteps:
+        if steps >= self._total_timesteps:
             sync_envs_normalization(self.env, self.eval_envs)
-            row["eval/episodic_return"] = float(evaluate_policy(self, self.eval_envs, n_eval_episodes=100)[0])
+            self.rows[-1]["eval/episodic_return"] = evaluate_policy(self, self.eval_envs, n_eval_episodes=100)[0]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env-id", default="Reacher-v5", help="Gymnasium environment")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--total-timesteps", type=int, default=1_000_000, help="environment steps to train for")
-    parser.add_argument("--stop-return", type=float, default=math.inf, help="mean return of 100 episodes to stop at")
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--num-steps", type=int, default=312, help="steps of each environment per update")
-    parser.add_argument("--gamma", type=float, default=0.99)
-    parser.add_argument("--gae-lambda", type=float, default=0.97)
-    parser.add_argument("--target-kl", type=float, default=0.01, help="bound on the KL divergence of one update")
-    parser.add_argument("--log-std-init", type=float, default=0.0, help="first log standard deviation")
-    parser.add_argument("--cg-steps", type=int, default=15, help="conjugate gradient iterations")
-    parser.add_argument("--critic-updates", type=int, default=10, help="passes of the value network over a batch")
-    args = parser.parse_args()
+    defaults = {"env_id": "Reacher-v5", "total_timesteps": 1_000_000, "stop_return": math.inf, "num_envs": 16}
+    defaults |= {"num_steps": 312, "gamma": 0.99, "gae_lambda": 0.97, "target_kl": 0.01, "log_std_init": 0.0}
+    args = flags_of(__doc__, **defaults, cg_steps=15, critic_updates=10)
     torch.set_num_threads(1)  # a tenth faster than two on two idle cores
     envs = VecNormalize(make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed), gamma=args.gamma)
-    model = TimedTRPO(
-        "MlpPolicy",
-        envs,
-        seed=args.seed,
-        device="cpu",
-        n_steps=args.num_steps,
-        batch_size=128,
-        gamma=args.gamma,
-        gae_lambda=args.gae_lambda,
-        target_kl=args.target_kl,
-        cg_max_steps=args.cg_steps,
-        n_critic_updates=args.critic_updates,
-        policy_kwargs={"net_arch": [64, 64], "activation_fn": torch.nn.Tanh, "log_std_init": args.log_std_init},
-    )
+    policy = {"net_arch": [64, 64], "activation_fn": torch.nn.Tanh, "log_std_init": args.log_std_init}
+    settings = {key: getattr(args, key) for key in ("seed", "gamma", "gae_lambda", "target_kl")}
+    settings |= {"cg_max_steps": args.cg_steps, "n_critic_updates": args.critic_updates, "n_steps": args.num_steps}
+    model = TimedTRPO("MlpPolicy", envs, batch_size=128, device="cpu", policy_kwargs=policy, **settings)
     eval_envs = make_vec_env(args.env_id, n_envs=args.num_envs, seed=args.seed + 1000)
     model.eval_envs = VecNormalize(eval_envs, training=False, norm_reward=False)
     model.rows, model.stop_return = [], args.stop_return

@@ -16,7 +16,6 @@ learning rate, which would depend on the budget, and its 16 processes, one per e
 return of the last 100 training episodes (sampled actions), empty until there are 100.
 """
 
-import argparse
 import math
 import sys
 import time
@@ -39,7 +38,7 @@ from torch.distributions import Independent, Normal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import flags_of, write_rows
 
 
 class StopReturnReached(Exception):
@@ -63,9 +62,8 @@ def watch(collector: Collector, algorithm: TRPO, stop_return: float) -> list[dic
     def timed_update(**kwargs):
         stats, now = update(**kwargs), time.perf_counter()
         mean_return = float(np.mean(returns)) if len(returns) == 100 else None
-        times = {"time/rollout": between - before, "time/learn": now - between, "time/elapsed": now - first}
         row = {"global_step": steps, "charts/episodic_return_100": mean_return, "charts/SPS": steps / (now - first)}
-        rows.append(row | times)
+        rows.append(row | {"time/rollout": between - before, "time/learn": now - between, "time/elapsed": now - first})
         if mean_return is not None and mean_return >= stop_return:
             raise StopReturnReached
         return stats
@@ -81,34 +79,21 @@ def make_algorithm(env: gym.Env) -> TRPO:
     actor = ContinuousActorProbabilistic(preprocess_net=Net(**net), action_shape=shape, unbounded=True)
     critic = ContinuousCritic(preprocess_net=Net(**net))
     torch.nn.init.constant_(actor.sigma_param, -0.5)
-    for module in [*actor.modules(), *critic.modules()]:
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
-            torch.nn.init.zeros_(module.bias)
-    for module in actor.mu.modules():
-        if isinstance(module, torch.nn.Linear):
+    linear = [module for module in [*actor.modules(), *critic.modules()] if isinstance(module, torch.nn.Linear)]
+    for module in linear:
+        torch.nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
+        torch.nn.init.zeros_(module.bias)
+        if module in set(actor.mu.modules()):
             module.weight.data.mul_(0.01)
-    policy = ProbabilisticActorPolicy(
-        actor=actor,
-        dist_fn=lambda loc_scale: Independent(Normal(*loc_scale), 1),
-        action_scaling=True,
-        action_bound_method="clip",
-        action_space=env.action_space,
-    )
+    actions = {"action_space": env.action_space, "action_scaling": True, "action_bound_method": "clip"}
+    policy = ProbabilisticActorPolicy(actor=actor, dist_fn=lambda both: Independent(Normal(*both), 1), **actions)
     settings = {"gamma": 0.99, "gae_lambda": 0.95, "return_scaling": True, "optim_critic_iters": 20, "max_kl": 0.01}
     return TRPO(policy=policy, critic=critic, optim=AdamOptimizerFactory(lr=1e-3), **settings)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env-id", default="Reacher-v5", help="Gymnasium environment")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder for metrics.csv")
-    parser.add_argument("--total-timesteps", type=int, default=1_000_000, help="environment steps to train for")
-    parser.add_argument("--stop-return", type=float, default=math.inf, help="mean return of 100 episodes to stop at")
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--num-steps", type=int, default=64, help="steps of each environment per update")
-    args = parser.parse_args()
+    defaults = {"env_id": "Reacher-v5", "total_timesteps": 1_000_000, "stop_return": math.inf}
+    args = flags_of(__doc__, **defaults, num_envs=16, num_steps=64)
     np.random.seed(args.seed)  # noqa: NPY002 (the library draws from the global generator)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
