@@ -1,8 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "matplotlib", "numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["numpy", "pillow", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """DRAW in colour: one attention for the three channels, squared error in place of cross-entropy.
 
@@ -14,8 +12,8 @@ Gaussian around the sigmoid of the canvas, so that -log p(x|z) is the squared er
 the loss omits. --noise-std is sigma, the balance with the KL divergence. The post's loss sums the squared error over a
 batch of 64 but averages the KL divergence: that is sigma = 1/8, and not the "one-to-one" of its text, sigma = 1.
 
-Frans 2016, the post on DRAW in colour (kvfrans.com): these settings (T = 10, 10 latents, 5 x 5 filters, batches of 64)
-and its proposals for sharper images: a longer training, a larger code, more steps.
+Frans 2016, the post on DRAW in colour (https://kvfrans.com/colorizing-the-draw-model/): these settings (T = 10, 10
+latents, 5 x 5 filters, batches of 64) and its proposals for sharper images: longer training, a larger code, more steps.
 Gregor et al. 2015, "DRAW: a recurrent neural network for image generation" (arXiv 1502.04623), equations 1 to 29.
 Differences from the paper: 1. The canvas starts at the mean image and the filters overlap at first, see `attention`.
 2. The learning rate falls linearly to 0.
@@ -25,7 +23,6 @@ import csv
 import json
 import math
 import re
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -71,67 +68,50 @@ class Args:
     """images per update"""
     learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate at the start; it falls linearly to 0"""
-    max_grad_norm: PositiveFloat = 5.0
-    """gradient-norm clipping"""
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 10
     """T, steps per image"""
     hidden: Annotated[int, Field(ge=1, le=4096)] = 256
     """units of each LSTM"""
     latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 10
     """size of each step's code z"""
-    read_size: Annotated[int, Field(ge=2, le=100)] = 5
-    """N of the N x N filters that read"""
-    write_size: Annotated[int, Field(ge=2, le=100)] = 5
-    """N of the N x N filters that write"""
 
 
 # --- the model -------------------------------------------------------------------------------
+
+N = 5  # both kinds of patches have N x N filters
 
 
 class Grid(NamedTuple):
     """N x N Gaussian filters on each of n square images."""
 
-    F_x: torch.Tensor  # [n, N, size], rows sum to 1
-    F_y: torch.Tensor  # [n, N, size]
-    gamma: torch.Tensor  # intensity [n]
+    F_x: torch.Tensor  # [n, 1, N, size], rows sum to 1
+    F_y: torch.Tensor  # [n, 1, N, size]
+    gamma: torch.Tensor  # intensity [n, 1, 1, 1]
     centre: torch.Tensor  # g_X, g_Y in pixels, counted from 1 [n, 2]
     stride: torch.Tensor  # delta, pixels from filter to filter [n]
 
 
-def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> Grid:
-    """The grid that five numbers per image [n, 5] stand for (equations 21 to 26)."""
+def filterbank(parameters: torch.Tensor, size: int) -> Grid:
+    """The grid that five numbers per image [n, 5] stand for."""
     centre, log_variance, log_stride, log_gamma = parameters.float().split([2, 1, 1, 1], dim=1)
     centre = (size + 1) / 2 * (centre + 1)  # (22) (23)
-    stride = (size - 1) / (num_filters - 1) * log_stride.exp()  # (24)
-    steps = torch.arange(1, num_filters + 1, device=parameters.device) - num_filters / 2 - 0.5
+    stride = (size - 1) / (N - 1) * log_stride.exp()  # (24)
+    steps = torch.arange(1, N + 1, device=parameters.device) - N / 2 - 0.5
     means = centre.unsqueeze(2) + steps * stride.unsqueeze(2)  # (19) (20): mu_X and mu_Y [n, 2, N]
     pixels = torch.arange(1, size + 1, device=parameters.device)
     exponents = -((pixels - means.unsqueeze(3)) ** 2) / (2 * log_variance.exp()).view(-1, 1, 1, 1)
-    F_x, F_y = exponents.softmax(dim=3).unbind(1)  # (25) (26): Z makes rows sum to 1; a softmax never divides by 0
-    return Grid(F_x, F_y, log_gamma.exp().squeeze(1), centre, stride.squeeze(1))
+    F_x, F_y = exponents.softmax(dim=3).split(1, dim=1)  # (25) (26): Z makes rows sum to 1
+    return Grid(F_x, F_y, log_gamma.exp().view(-1, 1, 1, 1), centre, stride.squeeze(1))
 
 
-def read(images: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """gamma F_y x F_x^T for each channel (27): [n, 3, size, size] -> [n, 3, N, N]."""
-    return grid.gamma.view(-1, 1, 1, 1) * (grid.F_y.unsqueeze(1) @ images @ grid.F_x.mT.unsqueeze(1))
-
-
-def write(patch: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """F_y^T w F_x / gamma for each channel (29): [n, 3, N, N] -> [n, 3, size, size]."""
-    return (grid.F_y.mT.unsqueeze(1) @ patch @ grid.F_x.unsqueeze(1)) / grid.gamma.view(-1, 1, 1, 1)
-
-
-def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Linear:
-    """The five parameters of a grid as a linear function of the decoder's state (21).
-
-    The bias starts with filters in the middle of the image, half as wide as their stride, so that they overlap. With a
-    bias of 0 they are a pixel wide and as far apart as the image allows: most pixels are neither read nor written.
-    """
-    layer, spread = nn.Linear(hidden, 5), 0.5 if num_filters == 2 else 0.75
-    stride = spread * (size - 1) / (num_filters - 1)
+def attention(hidden: int, size: int, writes: bool) -> nn.Linear:
+    """The five parameters of a grid as a linear function of the decoder's state (21). At first the filters lie in the
+    middle of the image, half as wide as their stride, so that they overlap. With a bias of 0 they would be a pixel wide
+    and as far apart as the image allows: most pixels would be neither read nor written."""
+    layer, stride = nn.Linear(hidden, 5), 0.75 * (size - 1) / (N - 1)
     gamma = stride**-2 if writes else 1.0  # what is written is spread over stride^2 pixels
     with torch.no_grad():
-        layer.bias.copy_(torch.tensor([0, 0, 2 * math.log(stride / 2), math.log(spread), math.log(gamma)]))
+        layer.bias.copy_(torch.tensor([0, 0, 2 * math.log(stride / 2), math.log(0.75), math.log(gamma)]))
     return layer
 
 
@@ -140,7 +120,7 @@ class Drawing(NamedTuple):
 
     canvases: list[torch.Tensor]  # the sigmoid of these is the image [n, 3, size, size]
     kl: list[torch.Tensor]  # KL(q(z_t | ...) || N(0, I)) [n]; no entries for images from the prior
-    reads: list[Grid]
+    reads: list[Grid]  # no entries for images from the prior
     writes: list[Grid]
 
 
@@ -149,41 +129,42 @@ class DRAW(nn.Module):
         """`mean` is the mean training image [3, size, size], where the canvas starts."""
         super().__init__()
         self.args, self.size, hidden = args, mean.shape[2], args.hidden
-        self.read_attention = attention(hidden, args.read_size, self.size, writes=False)
-        self.write_attention = attention(hidden, args.write_size, self.size, writes=True)
-        self.encoder = nn.LSTMCell(2 * 3 * args.read_size**2 + hidden, hidden)
+        self.read_attention = attention(hidden, self.size, writes=False)
+        self.write_attention = attention(hidden, self.size, writes=True)
+        self.encoder = nn.LSTMCell(2 * 3 * N**2 + hidden, hidden)
         self.posterior = nn.Linear(hidden, 2 * args.latent_dim)
         self.decoder = nn.LSTMCell(args.latent_dim, hidden)
-        self.stroke = nn.Linear(hidden, 3 * args.write_size**2)
-        self.canvas = nn.Parameter(mean.clamp(0.001, 0.999).logit())  # section 2.1: c_0, h_0^enc, h_0^dec are learned
+        self.stroke = nn.Linear(hidden, 3 * N**2)
+        self.canvas = nn.Parameter(mean.clamp(0.001, 0.999).logit())  # the states before the first step are learned
         self.h_enc, self.h_dec = nn.Parameter(torch.zeros(hidden)), nn.Parameter(torch.zeros(hidden))
 
-    def forward(self, n: int, x: torch.Tensor | None = None) -> Drawing:
+    def forward(self, n: int, x: torch.Tensor | None = None, rng: torch.Generator | None = None) -> Drawing:
         """Draw x [n, 3, size, size] again with codes from q(z|x), or n new images with codes from the prior."""
         args, drawing = self.args, Drawing([], [], [], [])
         canvas, h_enc, h_dec = (start.expand(n, *start.shape) for start in (self.canvas, self.h_enc, self.h_dec))
         cell_enc, cell_dec = torch.zeros_like(h_enc), torch.zeros_like(h_dec)
         for _ in range(args.num_steps):
-            z = torch.randn(n, args.latent_dim, device=canvas.device)
+            z = torch.randn(n, args.latent_dim, generator=rng, device=canvas.device)
             if x is not None:
-                grid = filterbank(self.read_attention(h_dec), args.read_size, self.size)
-                glimpse = read(torch.cat([x, x - canvas.sigmoid()], 1), grid)  # (3) (4)
+                grid = filterbank(self.read_attention(h_dec), self.size)
+                seen = torch.cat([x, x - canvas.sigmoid()], 1)  # (3)
+                glimpse = grid.gamma * (grid.F_y @ seen @ grid.F_x.mT)  # (4) (27)
                 drawing.reads.append(grid)
                 h_enc, cell_enc = self.encoder(torch.cat([glimpse.flatten(1), h_dec], 1), (h_enc, cell_enc))  # (5)
                 mu, log_sigma = self.posterior(h_enc).float().chunk(2, 1)  # (1) (2)
                 drawing.kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
                 z = mu + log_sigma.exp() * z  # (6)
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
-            grid = filterbank(self.write_attention(h_dec), args.write_size, self.size)
-            stroke = self.stroke(h_dec).float().view(n, 3, args.write_size, args.write_size)  # (28)
-            canvas = canvas + write(stroke, grid)  # (8) (29)
+            grid = filterbank(self.write_attention(h_dec), self.size)
+            patch = self.stroke(h_dec).float().view(n, 3, N, N)  # (28)
+            canvas = canvas + (grid.F_y.mT @ patch @ grid.F_x) / grid.gamma  # (8) (29)
             drawing.writes.append(grid)
             drawing.canvases.append(canvas)
         return drawing
 
-    def losses(self, x: torch.Tensor) -> torch.Tensor:
+    def losses(self, x: torch.Tensor, rng: torch.Generator | None = None) -> torch.Tensor:
         """Squared error over 2 sigma^2, and KL divergence (11), summed over pixels, latents and steps: [2, n]."""
-        drawing = self(len(x), x)
+        drawing = self(len(x), x, rng)
         squared_error = ((x - drawing.canvases[-1].sigmoid()) ** 2).flatten(1).sum(1)
         return torch.stack([squared_error / (2 * self.args.noise_std**2), torch.stack(drawing.kl).sum(0)])
 
@@ -191,76 +172,79 @@ class DRAW(nn.Module):
 # --- data ------------------------------------------------------------------------------------
 
 
+def read_folder(folder: Path, size: int) -> np.ndarray:
+    """The readable images below a folder, cut to squares of this side: uint8 [n, size, size, 3]."""
+    from PIL import Image, ImageOps
+
+    images, skipped = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            with Image.open(path) as image:
+                images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (size, size))))
+        except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
+            skipped.append(f"{path} ({error})")
+    if len(images) < 4:
+        raise UsageError(f"--data-dir: {folder} needs 4 readable images and has {len(images)}, {len(skipped)} others")
+    if skipped:
+        print(f"--data-dir {folder}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
+    return np.stack(images)
+
+
 def load_images(args: Args) -> list[torch.Tensor]:
     """Training and test images [n, 3, size, size] in [0, 1]."""
-    size = (args.image_size, args.image_size)
     if args.data_dir is None:  # crops of the left three quarters of both photographs; test: of the rest
         from sklearn.datasets import load_sample_images
         from sklearn.feature_extraction.image import extract_patches_2d
 
+        side = (args.image_size, args.image_size)
         photos = [photo[::2, ::2] for photo in load_sample_images().images]  # 214 x 320
-        train = [extract_patches_2d(photo[:, :240], size, max_patches=1000, random_state=0) for photo in photos]
-        test = [extract_patches_2d(photo[:, 240:], size, max_patches=100, random_state=0) for photo in photos]
+        train = [extract_patches_2d(photo[:, :240], side, max_patches=1000, random_state=0) for photo in photos]
+        test = [extract_patches_2d(photo[:, 240:], side, max_patches=100, random_state=0) for photo in photos]
         splits = [np.concatenate(train), np.concatenate(test)]
     else:
-        from PIL import Image, ImageOps
-
-        splits = []
-        for folder in (args.data_dir / "train", args.data_dir / "test"):
-            images, skipped = [], []
-            for path in sorted(path for path in folder.glob("*") if not path.name.startswith(".")):
-                try:
-                    images.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), size)))
-                except Exception:  # a damaged file may raise anything
-                    skipped.append(str(path))
-            if skipped:
-                print(f"--data-dir: skipped {len(skipped)} unreadable images: {', '.join(skipped)}", file=sys.stderr)
-            if len(images) < 4:
-                raise UsageError(f"--data-dir: {folder} must be a folder of at least 4 images")
-            splits.append(np.stack(images))
-    return [torch.from_numpy(x).permute(0, 3, 1, 2) / 255 for x in splits]
+        splits = [read_folder(args.data_dir / kind, args.image_size) for kind in ("train", "test")]
+    return [torch.from_numpy(images).permute(0, 3, 1, 2) / 255 for images in splits]
 
 
 # --- training --------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def save_drawing(model: DRAW, images: torch.Tensor, path: Path):
-    """Steps from left to right: what is read of four images [4, 3, size, size] (orange), what is written (green), and
-    four new images from the prior."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+def save_drawing(model: DRAW, images: torch.Tensor, rng: torch.Generator, path: Path):
+    """At most ten steps from left to right: canvases of four images [4, 3, size, size] and of four from the prior, with
+    frames around what is read (orange) and written (green)."""
+    from PIL import Image, ImageDraw
 
-    redrawn, new, size = model(4, images), model(4), model.size
-    steps = range(0, model.args.num_steps, math.ceil(model.args.num_steps / 10))
-    axes = Figure(figsize=(len(steps), 12), layout="constrained").subplots()
-    for column, t in enumerate(steps):
-        shown = torch.cat([images, redrawn.canvases[t].sigmoid(), new.canvases[t].sigmoid()])
-        shown = shown.permute(0, 2, 3, 1).cpu().numpy()
-        for row in range(12):
-            left, top, i = column * (size + 1), row * (size + 1), row % 4
-            axes.imshow(shown[row], extent=(left, left + size, top + size, top))
-            grid = (redrawn.reads, redrawn.writes, new.writes)[row // 4][t]
-            (x, y), width = grid.centre[i].tolist(), grid.stride[i].item() * (grid.F_x.shape[1] - 1)
-            corner, color = (left + x - (width + 1) / 2, top + y - (width + 1) / 2), "orange" if row < 4 else "lime"
-            axes.add_patch(Rectangle(corner, width, width, fill=False, color=color))
-    axes.set(xlim=(0, len(steps) * (size + 1)), ylim=(12 * (size + 1), 0))
-    axes.set_axis_off()
-    axes.figure.savefig(path, dpi=80)
+    num_steps, side = model.args.num_steps, 2 * model.size
+    steps = range(num_steps)[:: -math.ceil(num_steps / 10)][::-1]
+    picture = Image.new("RGB", (len(steps) * (side + 2), 8 * (side + 2)), "grey")
+    for top, drawing in ((0, model(4, images, rng)), (4, model(4, rng=rng))):
+        for column, t in enumerate(steps):
+            for i, canvas in enumerate((drawing.canvases[t].sigmoid() * 255).byte().cpu()):
+                tile = Image.fromarray(canvas.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.NEAREST)
+                for grids, color in ((drawing.reads, "orange"), (drawing.writes, "lime")):
+                    if grids:
+                        x, y = (2 * (grids[t].centre[i] - 0.5)).tolist()
+                        half = grids[t].stride[i].item() * (N - 1)
+                        ImageDraw.Draw(tile).rectangle((x - half, y - half, x + half, y + half), outline=color)
+                picture.paste(tile, (column * (side + 2), (top + i) * (side + 2)))
+    picture.save(path)
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device) for x in load_images(args))
     model = DRAW(args, images.mean(0)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    run, start = Run(args, args.data_dir.name if args.data_dir else "photos"), time.perf_counter()
-
+    eval_rng = torch.Generator(device)  # evaluating does not change the training
     updates = math.ceil(len(images) / args.batch_size)  # per epoch
+    run = Run(args, args.data_dir.name if args.data_dir else "photos")
+
     for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
-        sums = torch.zeros(2, device=device)
+        sums, start = torch.zeros(2, device=device), time.perf_counter()
         for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
             x = images[idx.to(device)]
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch - 1 + update / updates) / args.epochs)
@@ -268,13 +252,13 @@ def train(args: Args) -> dict:
                 losses = model.losses(x)
             optimizer.zero_grad()
             losses.sum(0).mean().backward()
-            nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
             sums += losses.detach().sum(1)
-        recon, kl = (sums / len(images)).tolist()
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(0)  # the same noise in every epoch
-            test_recon, test_kl = torch.cat([model.losses(x) for x in test.split(500)], 1).mean(1).tolist()
+        (recon, kl), seconds = (sums / len(images)).tolist(), time.perf_counter() - start
+        with torch.no_grad():
+            eval_rng.manual_seed(0)  # the same noise in every epoch
+            test_recon, test_kl = torch.cat([model.losses(x, eval_rng) for x in test.split(500)], 1).mean(1).tolist()
         row = {
             "global_step": epoch * len(images),
             "charts/epoch": epoch,
@@ -283,12 +267,12 @@ def train(args: Args) -> dict:
             "eval/loss": test_recon + test_kl,
             "eval/kl": test_kl,
             "eval/squared_error": 2 * args.noise_std**2 * test_recon,
-            "charts/SPS": epoch * len(images) / (time.perf_counter() - start),
+            "charts/SPS": len(images) / seconds,
         }
         run.log(row)
 
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
-    save_drawing(model, test[:4], run.dir / "drawing.png")
+    save_drawing(model, test[:4], eval_rng, run.dir / "drawing.png")
     run.close("drawing.png")
     print(f"test squared error {row['eval/squared_error']:.1f} per image, KL {row['eval/kl']:.1f} nats: {run.dir}")
     return row

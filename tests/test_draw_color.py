@@ -9,7 +9,7 @@ from PIL import Image
 from torch import distributions as D
 
 from gen import draw_color
-from gen.draw_color import DRAW, Args, UsageError, attention, filterbank, load_images, read, train, write
+from gen.draw_color import DRAW, Args, N, UsageError, attention, filterbank, load_images, train
 
 SMALL = {"hidden": 16, "latent_dim": 4, "num_steps": 3, "cuda": False}
 
@@ -37,34 +37,24 @@ def folder(tmp_path):
 
 
 def test_the_grid_is_that_of_equations_19_to_26():
-    p, n, size = torch.tensor([0.3, -0.2, -0.4, -0.7, 0.5]), 4, 9
-    grid = filterbank(p[None], n, size)
-    for F, g in ((grid.F_x[0], 1.3 * 5), (grid.F_y[0], 0.8 * 5)):
-        for i in range(n):
-            mu = g + (i + 1 - n / 2 - 0.5) * (8 / 3) * np.exp(-0.7)
+    p, size = torch.tensor([0.3, -0.2, -0.4, -0.7, 0.5]), 9
+    grid = filterbank(p[None], size)
+    for F, g in ((grid.F_x[0, 0], 1.3 * 5), (grid.F_y[0, 0], 0.8 * 5)):
+        for i in range(5):
+            mu = g + (i + 1 - 5 / 2 - 0.5) * (8 / 4) * np.exp(-0.7)
             row = np.exp(-((np.arange(1, 10) - mu) ** 2) / (2 * np.exp(-0.4)))
             assert F[i].numpy() == pytest.approx(row / row.sum(), abs=1e-5)
     assert grid.gamma.item() == pytest.approx(np.exp(0.5))
 
 
-def test_filters_read_and_write_each_channel_alike():
-    grid = filterbank(torch.randn(2, 5) / 2, 3, 6)
-    images, patch = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 3, 3)
-    for i in range(2):
-        for c in range(3):
-            F_x, F_y, gamma = grid.F_x[i], grid.F_y[i], grid.gamma[i]
-            assert torch.allclose(read(images, grid)[i, c], gamma * F_y @ images[i, c] @ F_x.T, atol=1e-5)
-            assert torch.allclose(write(patch, grid)[i, c], F_y.T @ patch[i, c] @ F_x / gamma, atol=1e-4)
-
-
 def test_at_first_filters_overlap_in_the_middle_and_write_as_bright_as_the_patch():
-    layer = attention(4, 5, 64, writes=True)
-    grid = filterbank(layer(torch.zeros(1, 4)), 5, 64)
+    layer = attention(4, 64, writes=True)
+    grid = filterbank(layer(torch.zeros(1, 4)), 64)
     assert grid.centre.tolist() == [[32.5, 32.5]] and grid.stride.item() == pytest.approx(0.75 * 63 / 4)
     assert layer.bias[2].exp().item() ** 0.5 == pytest.approx(grid.stride.item() / 2)
-    assert write(torch.ones(1, 1, 5, 5), grid)[0, 0, 31, 31].item() == pytest.approx(1, abs=0.1)
-    reading = filterbank(attention(4, 5, 64, writes=False)(torch.zeros(1, 4)), 5, 64)
-    assert read(torch.ones(1, 1, 64, 64), reading).flatten().tolist() == pytest.approx([1] * 25)
+    painted = grid.F_y.mT @ torch.ones(5, 5) @ grid.F_x / grid.gamma
+    assert painted[0, 0, 31, 31].item() == pytest.approx(1, abs=0.1)
+    assert filterbank(attention(4, 64, writes=False)(torch.zeros(1, 4)), 64).gamma.item() == 1
 
 
 def test_the_loss_is_that_of_a_direct_loop():
@@ -75,13 +65,22 @@ def test_the_loss_is_that_of_a_direct_loop():
     canvas, total = model.canvas.expand(5, -1, -1, -1), 0
     enc, dec = (model.h_enc.expand(5, -1), torch.zeros(5, 16)), (model.h_dec.expand(5, -1), torch.zeros(5, 16))
     for _ in range(3):
-        grid = filterbank(model.read_attention(dec[0]), 5, 7)
-        seen = [read(part, grid).flatten(1) for part in (x, x - 1 / (1 + (-canvas).exp()))]
-        enc = model.encoder(torch.cat([*seen, dec[0]], 1), enc)
+        grid = filterbank(model.read_attention(dec[0]), 7)
+        seen = [
+            grid.gamma[i, 0, 0] * grid.F_y[i, 0] @ part[i, c] @ grid.F_x[i, 0].T
+            for i in range(5)
+            for part in (x, x - 1 / (1 + (-canvas).exp()))
+            for c in range(3)
+        ]
+        enc = model.encoder(torch.cat([torch.stack(seen).view(5, -1), dec[0]], 1), enc)
         mu, log_sigma = model.posterior(enc[0]).split(4, 1)
         total = total + D.kl_divergence(D.Normal(mu, log_sigma.exp()), D.Normal(0, 1)).sum(1)
         dec = model.decoder(mu + log_sigma.exp() * torch.randn(5, 4), dec)
-        canvas = canvas + write(model.stroke(dec[0]).view(5, 3, 5, 5), filterbank(model.write_attention(dec[0]), 5, 7))
+        grid, patch = filterbank(model.write_attention(dec[0]), 7), model.stroke(dec[0]).view(5, 3, N, N)
+        strokes = [
+            grid.F_y[i, 0].T @ patch[i, c] @ grid.F_x[i, 0] / grid.gamma[i, 0, 0] for i in range(5) for c in range(3)
+        ]
+        canvas = canvas + torch.stack(strokes).view(5, 3, 7, 7)
     log_density = D.Normal(canvas.sigmoid(), 0.3).log_prob(x).flatten(1).sum(1)
     constant = 3 * 49 * D.Normal(0.0, 0.3).log_prob(torch.tensor(0.0))
     assert torch.allclose(kl, total, rtol=1e-4) and torch.allclose(error, constant - log_density, rtol=1e-4)
@@ -115,11 +114,11 @@ def test_photographs_are_split_where_train_and_test_cannot_overlap():
 
 
 def test_it_learns_colours_and_the_seed_decides_every_number(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(draw_color, "save_drawing", lambda model, images, path: path.write_bytes(b""))
+    monkeypatch.setattr(draw_color, "save_drawing", lambda *args: args[-1].write_bytes(b""))
     flags = {"data_dir": folder, "image_size": 8, "batch_size": 8, "epochs": 16, "learning_rate": 0.03}
     images, test = load_images(Args(data_dir=folder, image_size=8))
     bar = 0.75 * ((test - images.mean(0)) ** 2).sum().item() / len(test)  # the mean image gets 1
-    logs, rates, step = [], [], torch.optim.Adam.step
+    logs, rates, noise, step, losses = [], [], [], torch.optim.Adam.step, DRAW.losses
 
     def spy(self, *args):
         rates.append(self.param_groups[0]["lr"])
@@ -127,14 +126,20 @@ def test_it_learns_colours_and_the_seed_decides_every_number(tmp_path, folder, m
         assert norms.norm() <= 5.001
         return step(self, *args)
 
+    def spy_losses(self, x, rng=None):
+        if not torch.is_grad_enabled():
+            noise.append(rng.get_state())
+        return losses(self, x, rng)
+
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    monkeypatch.setattr(DRAW, "losses", spy_losses)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         row = train(Args(**SMALL | flags, seed=seed, run_dir=tmp_path / name))
         with (tmp_path / name / "metrics.csv").open(newline="") as file:
             logs.append([{k: v for k, v in line.items() if k != "charts/SPS"} for line in csv.DictReader(file)])
         assert row["eval/squared_error"] < bar
         assert row["eval/loss"] == pytest.approx(row["eval/squared_error"] * 32 + row["eval/kl"], rel=1e-4)
-    assert logs[0] == logs[1] != logs[2]
+    assert logs[0] == logs[1] != logs[2] and all(torch.equal(state, noise[0]) for state in noise)
     assert rates[0] == 0.03 and rates[16] == pytest.approx(0.015) and rates[31] == pytest.approx(0.03 / 32)
     assert "model" in torch.load(tmp_path / "a/model.pt", weights_only=True)
 
@@ -161,7 +166,18 @@ def test_a_folder_without_images_is_named(tmp_path, broken):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("flags", [{"image_size": 81}, {"read_size": 1}, {"noise_std": 0}])
+def test_a_folder_is_read_without_its_damaged_files(folder, capsys):
+    (folder / "train/text.png").write_text("no image")
+    images, test = load_images(Args(data_dir=folder, image_size=8))
+    assert len(images) == 16 and len(test) == 8 and "1 unreadable files" in capsys.readouterr().out
+    (folder / "test/sub").mkdir()
+    (folder / "test/00.png").rename(folder / "test/sub/00.png")
+    images, test = load_images(Args(data_dir=folder, image_size=8))
+    color = np.asarray(Image.open(folder / "test/01.png"))[0, 0]
+    assert len(test) == 8 and (test[0] * 255)[:, 3, 3].tolist() == pytest.approx(color.tolist())
+
+
+@pytest.mark.parametrize("flags", [{"image_size": 81}, {"num_steps": 0}, {"noise_std": 0}])
 def test_bad_flags_are_refused(flags):
     with pytest.raises(ValueError, match=next(iter(flags))):
         Args(**flags)
