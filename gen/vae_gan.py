@@ -28,7 +28,6 @@ import math
 import re
 import tarfile
 import time
-import zlib
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -90,39 +89,32 @@ class Args:
 SHAPES = {28: (7, 2), 32: (4, 3)}  # side of the smallest feature maps, and how often it is doubled
 
 
-def convolutions(width: int, channels: int, size: int) -> tuple[nn.Sequential, int]:
-    """DCGAN's layers that halve the side, and the number of features [n, c, size, size] -> [n, features]."""
-    side, levels = SHAPES[size]
-    widths = [width * 2**i for i in range(levels)]
-    layers = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
-    for before, after in pairwise(widths):
-        layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Flatten()), widths[-1] * side**2
-
-
-class Encoder(nn.Module):
-    """Images [n, c, size, size] in [-1, 1] -> mean and log-variance of q(z|x) [n, latent_dim]."""
-
-    def __init__(self, latent_dim: int, width: int, channels: int, size: int):
-        super().__init__()
-        self.layers, features = convolutions(width, channels, size)
-        self.head = nn.Linear(features, 2 * latent_dim)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.head(self.layers(x)).float().chunk(2, dim=1)
-
-
 class Discriminator(nn.Module):
-    """Images -> features of the last convolution [n, k], and the logit of being a real image [n]."""
+    """DCGAN's layers that halve the side: images [n, c, size, size] in [-1, 1] -> features of the last convolution
+    [n, k], and a linear function of them [n, outputs], which is the logit of being a real image."""
 
-    def __init__(self, width: int, channels: int, size: int):
+    def __init__(self, width: int, channels: int, size: int, outputs: int = 1):
         super().__init__()
-        self.layers, features = convolutions(width, channels, size)
-        self.head = nn.Linear(features, 1)
+        side, levels = SHAPES[size]
+        widths = [width * 2**i for i in range(levels)]
+        layers = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+        self.layers, self.head = nn.Sequential(*layers, nn.Flatten()), nn.Linear(widths[-1] * side**2, outputs)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.layers(x)
-        return features.float(), self.head(features).squeeze(1).float()
+        return features.float(), self.head(features).float()
+
+
+class Encoder(Discriminator):
+    """The same layers: images -> mean and log-variance of q(z|x) [n, latent_dim]."""
+
+    def __init__(self, latent_dim: int, width: int, channels: int, size: int):
+        super().__init__(width, channels, size, outputs=2 * latent_dim)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(x)[1].chunk(2, dim=1)
 
 
 def make_decoder(latent_dim: int, width: int, channels: int, size: int) -> nn.Sequential:
@@ -162,52 +154,63 @@ def losses(networks: list[nn.Module], x: torch.Tensor, noise_std: float) -> dict
 # --- data ------------------------------------------------------------------------------------
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-MNIST_SHA256 = {"train-images-idx3-ubyte.gz": "440fcabf73cc546f", "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79"}
-CIFAR10_URL, CIFAR10_SHA256 = "https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a"}
+SHA256 = {
+    "mnist": {
+        MNIST_URL + "train-images-idx3-ubyte.gz": "440fcabf73cc546f",
+        MNIST_URL + "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79",
+    },
+    "cifar10": {"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a"},
+}
+
+
+def read_folder(folder: Path) -> torch.Tensor:
+    """The readable images below a folder, cut to squares: uint8 [n, 3, 32, 32]."""
+    from PIL import Image, ImageOps
+
+    images, skipped = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            with Image.open(path) as image:
+                images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (32, 32))))
+        except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
+            skipped.append(f"{path} ({error})")
+    if not images:
+        raise UsageError(f"--data-dir {folder}: no readable images below it, {len(skipped)} other files")
+    if skipped:
+        print(f"--data-dir {folder}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def load_images(args: Args) -> list[torch.Tensor]:
     """Training and test images, uint8 [n, channels, size, size]; of a folder every tenth is a test image."""
-    path, arrays = args.data_dir, []
-    try:
-        if args.dataset == "digits":
-            from sklearn.datasets import load_digits
+    if args.dataset == "digits":
+        from sklearn.datasets import load_digits
 
-            images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
-            images = F.interpolate(images, size=28, mode="bilinear").round().byte()
-            return [images[:1500], images[1500:]]
-        if args.dataset == "folder":
-            from PIL import Image, ImageOps
-
-            suffixes, skipped = Image.registered_extensions(), []
-            for path in sorted(p for p in args.data_dir.rglob("*") if p.suffix.lower() in suffixes):
-                try:
-                    arrays.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), (32, 32))))
-                except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
-                    skipped.append(f"{path} ({error})")
-            if skipped:
-                print(f"--data-dir: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
-            images = torch.from_numpy(np.array(arrays, np.uint8).reshape(len(arrays), 32, 32, 3)).permute(0, 3, 1, 2)
-            test = torch.arange(len(images)) % 10 == 9
-            return [images[~test], images[test]]
-        url, files = (MNIST_URL, MNIST_SHA256) if args.dataset == "mnist" else (CIFAR10_URL, CIFAR10_SHA256)
-        for name, sha256 in files.items():
-            path = args.data_dir / name
+        images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
+        return F.interpolate(images, size=28, mode="bilinear").round().byte().split(1500)
+    if args.dataset == "folder":
+        images = read_folder(args.data_dir)
+        test = torch.arange(len(images)) % 10 == 9
+        return [images[~test], images[test]]
+    splits = []
+    for url, sha256 in SHA256[args.dataset].items():
+        path = args.data_dir / url.rpartition("/")[2]
+        try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url + name, str(path), hash_prefix=sha256)
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
             if args.dataset == "mnist":
                 pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
-                arrays.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
+                splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
                 continue
             with tarfile.open(path, "r:gz") as tar:
-                for member in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-                    content = tar.extractfile(f"cifar-10-batches-bin/{member}.bin").read()
-                    rows = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).view(-1, 3073)
-                    arrays.append(rows[:, 1:].reshape(-1, 3, 32, 32))  # after the label
-        return [torch.cat(arrays[:-1]), arrays[-1]]
-    except (OSError, EOFError, LookupError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
-        raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+                names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+                files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
+            images = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(6, -1, 3073)[:, :, 1:]
+            splits = [images[:5].reshape(-1, 3, 32, 32), images[5].reshape(-1, 3, 32, 32)]  # after the label
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+    return splits
 
 
 # --- training --------------------------------------------------------------------------------
@@ -263,40 +266,35 @@ def train(args: Args) -> dict:
     networks = [network.apply(initialize).to(device, memory_format=torch.channels_last) for network in networks]
     settings = {"lr": args.learning_rate, "betas": (0.5, 0.999), "fused": True}
     optimizers = [torch.optim.Adam(network.parameters(), **settings) for network in networks]
-    fixed, seen = torch.randn(64, args.latent_dim, device=device), test[:2000].float() / 255
-    run, step = Run(args, args.dataset), 0
+    eval_rng = torch.Generator(device).manual_seed(0)  # evaluating does not change the training
+    fixed, seen = torch.randn(1000, args.latent_dim, generator=eval_rng, device=device), test[:2000].float() / 255
+    run, batches = Run(args, args.dataset), len(images) // args.batch_size
 
     for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
         sums, start = torch.zeros(3, device=device), time.perf_counter()
-        order = torch.randperm(len(images), device=device)[: len(images) // args.batch_size * args.batch_size]
-        for idx in order.split(args.batch_size):
+        for idx in torch.randperm(len(images), device=device)[: batches * args.batch_size].split(args.batch_size):
             x = images[idx].float().to(memory_format=torch.channels_last) / 127.5 - 1
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
                 terms = losses(networks, x, args.noise_std)
             decoder_loss = args.error_weight * terms["llike"] + terms["deception"]
             totals = terms["prior"] + terms["llike"], decoder_loss, terms["gan"]
             for network, total in zip(networks, totals, strict=True):  # all gradients with the same parameters
-                parameters = list(network.parameters())
-                gradients = torch.autograd.grad(total, parameters, retain_graph=total is not terms["gan"])
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient
+                network.zero_grad()
+                total.backward(inputs=list(network.parameters()), retain_graph=True)
             for optimizer in optimizers:
                 optimizer.step()
             sums += torch.stack([terms["prior"], terms["llike"], terms["gan"]]).detach()
-            step += len(idx)
-        seconds = time.perf_counter() - start
+        (kl, llike, loss_d), seconds = (sums / batches).tolist(), time.perf_counter() - start
 
-        samples = decode(decoder, torch.randn(1000, args.latent_dim, device=device))
-        mu, logvar = encode(encoder, test[:2000])
+        samples, (mu, logvar) = decode(decoder, fixed), encode(encoder, test[:2000])
         recon = decode(decoder, mu)
-        kl, llike, loss_d = (sums / (len(order) / args.batch_size)).tolist()
         row = {
-            "global_step": step,
+            "global_step": epoch * batches * args.batch_size,
             "charts/epoch": epoch,
             "losses/kl": kl,
             "losses/errors": llike,
             "losses/discriminator": loss_d,
-            "charts/SPS": len(order) / seconds,
+            "charts/SPS": batches * args.batch_size / seconds,
             "eval/kl": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean().item(),
             "eval/squared_error": (recon - seen).square().flatten(1).sum(1).mean().item(),
             "eval/sharpness": sharpness(samples) / sharpness(seen),
@@ -305,14 +303,11 @@ def train(args: Args) -> dict:
         run.log(row)
         names = ("encoder", "decoder", "discriminator")
         torch.save({k: n.state_dict() for k, n in zip(names, networks, strict=True)}, run.dir / "model.pt")
-        save_grid(decode(decoder, fixed), 8, run.dir / "samples.png")
-        pairs = torch.stack([seen[:30].unflatten(0, (3, 10)), recon[:30].unflatten(0, (3, 10))], dim=1)
-        save_grid(pairs.flatten(0, 2), 10, run.dir / "reconstructions.png")
 
-    steps = torch.linspace(0, 1, 10, device=device)[:, None]
-    between = torch.lerp(mu[0:16:2, None], mu[1:16:2, None], steps).flatten(0, 1)
-    save_grid(decode(decoder, between), 10, run.dir / "interpolation.png")
-    run.close("samples.png", "reconstructions.png", "interpolation.png")
+    save_grid(samples[:64], 8, run.dir / "samples.png")
+    pairs = torch.stack([seen[:30].unflatten(0, (3, 10)), recon[:30].unflatten(0, (3, 10))], dim=1)
+    save_grid(pairs.flatten(0, 2), 10, run.dir / "reconstructions.png")
+    run.close("samples.png", "reconstructions.png")
     sharp = f"samples {row['eval/sharpness']:.2f} times as sharp as test images"
     print(f"{sharp}, squared error of reconstructions {row['eval/squared_error']:.2f}: {run.dir}")
     return row

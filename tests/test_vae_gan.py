@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -59,7 +61,6 @@ def algorithm_1(args):
     images = vae_gan.load_images(args)[0]
     networks = [Encoder(3, 2, 1, 28), make_decoder(3, 2, 1, 28), Discriminator(2, 1, 28)]
     networks = [network.apply(vae_gan.initialize) for network in networks]
-    torch.randn(64, args.latent_dim)
     moments = {}
     for t, idx in enumerate(torch.randperm(1500).split(500), 1):
         terms = losses(networks, images[idx].float() / 127.5 - 1, args.noise_std)
@@ -119,7 +120,7 @@ def test_reconstructions_are_of_the_image_that_was_encoded(tmp_path):
     other = (recon.roll(1, 0) - test).square().flatten(1).sum(1).mean().item()
     assert error < 0.85 * other  # than of another image
     assert row["eval/sharpness_recon"] == pytest.approx(vae_gan.sharpness(recon) / vae_gan.sharpness(test), rel=1e-3)
-    pictures = {"samples.png", "reconstructions.png", "interpolation.png"}
+    pictures = {"samples.png", "reconstructions.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "model.pt"} | pictures
     grid = np.asarray(Image.open(tmp_path / "run/reconstructions.png")).reshape(6, 60, 10, 60)
     assert np.abs(grid[0, 2:-2:2, 3, 2:-2:2] / 255.0 - test[3, 0].numpy()).max() < 0.01  # an original in the first row
@@ -127,8 +128,8 @@ def test_reconstructions_are_of_the_image_that_was_encoded(tmp_path):
 
 def test_data_sets_are_read_and_a_damaged_file_is_named(tmp_path):
     mnist = np.random.default_rng(0).integers(256, size=(9, 28, 28), dtype=np.uint8)
-    for name in vae_gan.MNIST_SHA256:
-        (tmp_path / name).write_bytes(gzip.compress(bytes(16) + mnist.tobytes()))
+    for url in vae_gan.SHA256["mnist"]:
+        (tmp_path / url.rpartition("/")[2]).write_bytes(gzip.compress(bytes(16) + mnist.tobytes()))
     args = Args(dataset="mnist", data_dir=tmp_path, run_dir=tmp_path / "none")
     assert all(np.array_equal(images[:, 0].numpy(), mnist) for images in vae_gan.load_images(args))
     with pytest.raises(UsageError, match="--batch-size"):
@@ -139,11 +140,32 @@ def test_data_sets_are_read_and_a_damaged_file_is_named(tmp_path):
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"text")
     with pytest.raises(UsageError, match=r"--data-dir.*cifar-10"):
         train(Args(dataset="cifar10", data_dir=tmp_path, run_dir=tmp_path / "none"))
-    for i in range(20):
-        Image.new("RGB", (40, 20), (i, 128, 0)).save(tmp_path / f"{i:02}.png")
-    images, test = vae_gan.load_images(Args(dataset="folder", data_dir=tmp_path))
-    assert images.shape == (18, 3, 32, 32) and test[:, 0, 5, 5].tolist() == [9, 19]
     assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_is_read_without_its_damaged_files(tmp_path, capsys):
+    args = Args(dataset="folder", data_dir=tmp_path / "photos")
+    with pytest.raises(UsageError, match=r"--data-dir.* 0 other files"):
+        vae_gan.load_images(args)
+    (tmp_path / "photos/sub").mkdir(parents=True)
+    for i in range(20):
+        Image.new("RGB", (40, 20), (i, 128, 0)).save(tmp_path / f"photos/sub/{i:02}.png")
+    (tmp_path / "photos/sub/05.txt").write_text("no image")
+    images, test = vae_gan.load_images(args)
+    assert images.shape == (18, 3, 32, 32) and test[:, 0, 5, 5].tolist() == [9, 19]
+    assert "1 unreadable files" in capsys.readouterr().out
+
+
+def test_cifar10_is_read_after_its_labels(tmp_path):
+    rows = np.random.default_rng(0).integers(256, size=(6, 2, 3073), dtype=np.uint8)
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        for name, part in zip([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"], rows, strict=True):
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            info.size = part.size
+            tar.addfile(info, io.BytesIO(part.tobytes()))
+    images, test = vae_gan.load_images(Args(dataset="cifar10", data_dir=tmp_path))
+    assert np.array_equal(images.numpy(), rows[:5, :, 1:].reshape(10, 3, 32, 32))
+    assert np.array_equal(test.numpy(), rows[5, :, 1:].reshape(2, 3, 32, 32))
 
 
 def test_the_seed_decides_every_number(tmp_path):

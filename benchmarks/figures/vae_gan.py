@@ -20,7 +20,6 @@ RUNS = {  # row: data, errors
 WORDS = {
     "reconstructions.png": "Test images, and below each its reconstruction",
     "samples.png": "Samples: decoded codes from N(0, I)",
-    "interpolation.png": "From one test image's code to another's",
 }
 PICTURES = {
     f"{row}-{file}": (row, file, f"{words} ({data}, {label})")
