@@ -52,11 +52,11 @@ MISTAKES = [
     ("chat_collect", "--file nowhere/chat --channels a", "--file nowhere/chat"),
     ("chat_collect", "--file few --channels", "channels"),
     ("chat_collect", "--file few --channels a --server 127.0.0.1 --port 1", "--server"),
-    ("draw iwae", "--resume garbage | --resume nowhere", "--resume (garbage|nowhere)"),
+    ("draw iwae realnvp", "--resume garbage | --resume nowhere", "--resume (garbage|nowhere)"),
     ("MNIST", "--dataset mnist --data-dir garbage | --dataset mnist --data-dir damaged", "garbage|damaged"),
     ("nice vae reinforce_mnist", "--dataset mnist --data-dir text", "text"),
-    ("vae_gan pixelcnn", "--dataset cifar10 --data-dir garbage", "garbage"),
-    ("vae_gan", "--dataset folder --data-dir nowhere", "0 training and 0 test images"),
+    ("vae_gan pixelcnn realnvp", "--dataset cifar10 --data-dir garbage", "garbage"),
+    ("vae_gan gan", "--dataset folder --data-dir nowhere", "--data-dir nowhere: no readable images"),
     ("colorizer draw_color", "--data-dir nowhere", "--data-dir.*nowhere"),
     # arrays that no memory holds
     ("POLICIES trpo_parallel dqn hill_climbing reinforce_gridworld", "--num-envs 1000000000000", "num_envs"),
@@ -73,13 +73,13 @@ MISTAKES = [
     ("draw draw_color flow_2d iwae nice vae", "--hidden 1000000000000", "hidden"),
     ("draw draw_color iwae vae vae_gan", "--latent-dim 1000000000000", "latent_dim"),
     ("chat_rnn colorizer vae_gan", "--width 1000000000000", "width"),
-    ("pixelcnn", "--channels 1000000000000", "channels"),
+    ("pixelcnn realnvp", "--channels 1000000000000", "channels"),
     ("iwae", "--stages 1000000000000", "stages"),
 ]
 GROUPS = {
     "TRAININGS": " ".join(Path(script).stem for script in TRAININGS),
     "TORCH": "POLICIES dqn trpo_parallel dyna2 es_mnist node_perturbation_mnist reinforce_mnist mcts_batched chat_rnn "
-    "reinforce_gridworld colorizer draw draw_color flow_2d iwae nice pixelcnn vae vae_gan",
+    "reinforce_gridworld colorizer draw draw_color flow_2d iwae nice pixelcnn realnvp vae vae_gan",
     "STEPPING": "POLICIES trpo_parallel es dqn tile_coding random_search hill_climbing",
     "TABLES": "sarsa q_learning dynamic_programming",
     "MNIST": "es_mnist node_perturbation_mnist reinforce_mnist draw iwae nice pixelcnn vae vae_gan gan infogan",
