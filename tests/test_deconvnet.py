@@ -145,7 +145,11 @@ def test_mnist_is_read_after_its_headers(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(bytes(100_000))[:-9], gzip.compress(bytes(100))])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(bytes(100_000))[:-9], gzip.compress(bytes(100))],
+    ids=["foreign", "truncated", "short"],
+)
 def test_damaged_data_are_named_in_one_line(tmp_path, dataset, content):
     for name in deconvnet.MNIST_SHA256 | deconvnet.CIFAR10_SHA256:
         (tmp_path / name).write_bytes(content)

@@ -253,7 +253,11 @@ def test_mnist_is_read_after_the_header(tmp_path):
     assert images.shape == (3, 1, 28, 28) and len(test) == 2 and images[0, 0, 0, 5].item() == pytest.approx(5 / 255)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(bytes(16 + 784))[:-9], gzip.compress(bytes(100))])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(bytes(16 + 784))[:-9], gzip.compress(bytes(100))],
+    ids=["foreign", "truncated", "short"],
+)
 def test_damaged_data_are_named_in_one_line(tmp_path, content):
     for name in draw.MNIST_SHA256:
         (tmp_path / name).write_bytes(content)
