@@ -16,9 +16,10 @@ LOW, HIGH = np.array([-1.0, 0.0]), np.array([1.0, 4.0])
 def test_every_tiling_has_one_active_tile_whose_width_is_a_part_of_the_range():
     tiles, tiling_size = TileCoder(LOW, HIGH, num_tilings=4, num_tiles=5), 36
     assert tiles.num_features == 4 * tiling_size
-    for obs in np.random.default_rng(0).uniform(LOW - 0.1, HIGH + 0.1, size=(500, 2)):
+    for obs in np.random.default_rng(0).uniform(LOW - 3, HIGH + 3, size=(500, 2)):
         active = tiles(obs)
-        assert (active // tiling_size).tolist() == [0, 1, 2, 3]  # and outside the box the nearest tile
+        assert (active // tiling_size).tolist() == [0, 1, 2, 3]
+        assert (active == tiles(obs.clip(LOW, HIGH))).all()  # outside the box the nearest tiles
     line = np.array([tiles(np.array([x, 1.0])) for x in np.linspace(-1, 1, 20_001)])
     for t in range(4):
         changes = np.flatnonzero(np.diff(line[:, t])) / 10_000 - 1
