@@ -72,12 +72,12 @@ def test_an_episode_updates_every_earlier_visit(trace, watkins, trace_lambda, po
     assert terminated == env.steps[-1][-1]
 
 
-@pytest.mark.parametrize("env, max_steps", [(RandomWorld(truncates_after=6), 100), (RandomWorld(), 6)])
+@pytest.mark.parametrize("env, max_steps", [(RandomWorld(truncates_after=8), 100), (RandomWorld(), 8)])
 def test_an_episode_that_is_cut_off_bootstraps(env, max_steps):
     q, args = np.full((4, 3), 2.0), Args(trace_lambda=0, max_steps=max_steps)
     *_, length, terminated = play(env, q, np.zeros((4, 3)), 0, 1.0, args, np.random.default_rng(0))
     s, a, r, s2, _ = env.steps[-1]
-    assert length == len(env.steps) == 6 and not terminated and s2 != s
+    assert length == len(env.steps) == 8 and not terminated and s2 != s
     assert q[s, a] == pytest.approx(r + q[s2].max())
 
 
