@@ -328,10 +328,7 @@ class Run:
                 wandb.login()  # without a key it fails here, before the folder exists
             except wandb.Error as error:
                 raise UsageError(f"--track: {error}") from None
-        try:
-            self.dir.mkdir(parents=True)
-        except OSError as error:
-            raise UsageError(f"--run-dir {self.dir}: {error.strerror}; it must be a new folder") from None
+        self.dir.mkdir(parents=True)
         (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
         self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
         if args.track:
@@ -349,7 +346,7 @@ class Run:
             writer.writeheader()
         writer.writerow(row)
         if self.wandb:
-            self.wandb.log({name: value for name, value in row.items() if value is not None})
+            self.wandb.log(row)
 
     def close(self, *pictures: str):
         self.file.close()
@@ -361,7 +358,5 @@ class Run:
 if __name__ == "__main__":
     try:
         train(tyro.cli(Args, description=__doc__))
-    except (UsageError, FloatingPointError, OSError) as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the rows so far are in the run's folder") from None
+    except (UsageError, FloatingPointError, OSError, KeyboardInterrupt) as error:
+        raise SystemExit(str(error) or "interrupted: the rows so far are in the run's folder") from None

@@ -19,13 +19,13 @@ from test_house import ROOT, SCRIPTS, TRAININGS, about, contents, load, read_met
 
 MISTAKES = [
     # scripts and groups; alternative flags, which follow those of the tiny training; what the message says
-    ("TRAININGS", "--run-dir kept", "--run-dir kept: File exists"),
+    ("TRAININGS", "--run-dir kept", "File exists: .kept"),
     ("TRAININGS", "--no-such-flag", "no-such-flag"),
     ("TRAININGS", "--seed -1", "seed"),
     ("TORCH", "--seed 100000000000000000000", "seed"),
-    ("mcts", f"--run-dir '' | --exp-name {'x' * 260}", "--run-dir"),
-    ("td_lambda vae", "--run-dir text", "--run-dir text: File exists"),
-    ("sarsa nice", "--run-dir text/run", "--run-dir text/run: Not a directory"),
+    ("mcts", f"--run-dir '' | --exp-name {'x' * 260}", "File exists|File name too long"),
+    ("td_lambda vae", "--run-dir text", "File exists: .text"),
+    ("sarsa nice", "--run-dir text/run", "Not a directory: .text/run"),
     ("mcts flow_2d", "--track", "--track"),
     ("STEPPING TABLES sarsa_lambda", "--env-id NoSuchEnv-v0 | --env-id nowhere:Env-v0 | --env-id a:b:c", "--env-id"),
     ("STEPPING TABLES sarsa_lambda", "--env-id '' | --env-id Hopper-v3", "--env-id"),
