@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "gymnasium[classic-control]>=1.1", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
+#     "gymnasium[classic-control]>=1.4", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
 #     "tyro>=0.9", "wandb",
 # ]
 # ///
@@ -16,7 +16,7 @@ needs the two is measured in results/dqn.
 
 Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature 518), algorithm 1. Differences:
 1. Settings of CleanRL's dqn.py for classic control: layers of 120 and 84 units, Adam, a squared error that is not
-   clipped, an update every 10 steps. Ten environments are stepped together in place of one.
+   clipped, an update for every 10 transitions, here one of each of ten environments.
 2. A minibatch is drawn without replacement, so --buffer-size 10 --batch-size 10 means no replay: an update learns from
    the ten newest transitions, once. --target-frequency 1 means no target network: it is copied after every step.
 3. A truncated episode bootstraps from its last observation; only a termination does not.
@@ -27,8 +27,8 @@ import json
 import math
 import re
 import time
-from collections import deque
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,12 +36,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from gymnasium.spaces import Box, Discrete
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -68,10 +67,10 @@ class Args:
     total_timesteps: PositiveInt = 500_000
     """environment steps, all environments together"""
     num_envs: Annotated[int, Field(ge=1, le=4096)] = 10
-    """environments that are stepped together"""
+    """environments that are stepped together; every step is followed by one update"""
     learning_rate: PositiveFloat = 2.5e-4
     """Adam's learning rate"""
-    gamma: Probability = 0.99
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     """discount factor"""
     buffer_size: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     """transitions in the replay buffer"""
@@ -79,18 +78,12 @@ class Args:
     """transitions per update"""
     target_frequency: PositiveInt = 500
     """environment steps between copies of the network into the target network"""
-    start_e: Probability = 1.0
-    """initial epsilon"""
-    end_e: Probability = 0.05
-    """final epsilon"""
+    end_e: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """final epsilon; the initial one is 1"""
     exploration_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """fraction of training over which epsilon is annealed"""
     learning_starts: NonNegativeInt = 10_000
     """environment steps before the first update"""
-    train_frequency: PositiveInt = 10
-    """environment steps per update"""
-    log_every: PositiveInt = 2_000
-    """environment steps between rows of metrics.csv"""
 
 
 # --- the algorithm ---------------------------------------------------------------------------
@@ -98,30 +91,7 @@ class Args:
 
 def q_network(obs_dim: int, num_actions: int) -> nn.Sequential:
     """obs [n, obs] -> action values [n, actions]."""
-    layer1, layer2, layer3 = nn.Linear(obs_dim, 120), nn.Linear(120, 84), nn.Linear(84, num_actions)
-    return nn.Sequential(layer1, nn.ReLU(), layer2, nn.ReLU(), layer3)
-
-
-class ReplayBuffer:
-    """The newest transitions, in columns: obs and next_obs [size, obs], actions, rewards, terminations [size]."""
-
-    def __init__(self, size: int, obs_dim: int, device: torch.device):
-        obs, next_obs = torch.zeros(2, size, obs_dim, device=device)
-        actions, (rewards, terminations) = torch.zeros(size, device=device).long(), torch.zeros(2, size, device=device)
-        self.columns = obs, next_obs, actions, rewards, terminations
-        self.size, self.added = size, 0
-
-    def add(self, *transitions: np.ndarray):
-        """One transition per environment, [n, ...] for each column; the oldest are overwritten."""
-        rows = torch.arange(self.added, self.added + len(transitions[0])) % self.size
-        for column, values in zip(self.columns, transitions, strict=True):
-            column[rows] = torch.as_tensor(values, dtype=column.dtype, device=column.device)
-        self.added += len(rows)
-
-    def sample(self, n: int, rng: np.random.Generator) -> list[torch.Tensor]:
-        """A minibatch of n transitions, drawn uniformly without replacement."""
-        rows = torch.from_numpy(rng.choice(min(self.added, self.size), n, replace=False)).to(self.columns[0].device)
-        return [column[rows] for column in self.columns]
+    return nn.Sequential(nn.Linear(obs_dim, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_actions))
 
 
 def td_errors(network, target_network, batch: list[torch.Tensor], gamma: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,59 +100,55 @@ def td_errors(network, target_network, batch: list[torch.Tensor], gamma: float) 
     with torch.no_grad():  # semi-gradient: the target is a constant
         targets = rewards + gamma * (1 - terminations) * target_network(next_obs).amax(dim=1)
     q = network(obs)
-    return q.gather(1, actions.unsqueeze(1)).squeeze(1) - targets, q.detach()
+    return q.gather(1, actions.long().unsqueeze(1)).squeeze(1) - targets, q.detach()
 
 
 @torch.no_grad()
-def act(network, obs: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:
-    """Epsilon-greedy actions: obs [n, obs] -> [n]."""
+def greedy_actions(network, obs: np.ndarray) -> np.ndarray:
+    """obs [n, obs] -> actions [n]."""
     q = network(torch.as_tensor(obs, dtype=torch.float32, device=network[0].weight.device))
-    explore = rng.random(len(obs)) < epsilon
-    return np.where(explore, rng.integers(q.shape[1], size=len(obs)), q.argmax(dim=1).numpy(force=True))
+    return q.argmax(dim=1).numpy(force=True)
 
 
 # --- environments ----------------------------------------------------------------------------
 
 
-def make_envs(args: Args) -> gym.vector.VectorEnv:
-    """Environments that reset in the step that ends an episode, whose last observation is in info["final_obs"]."""
-    same_step = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gym.vector.VectorEnv:
+    """Environments that reset in the step that ends an episode; with a folder, a video of the first episode."""
+    options = {"render_mode": "rgb_array"} if args.capture_video else {}
+
+    def make(i: int) -> gym.Env:
+        env = gym.make(args.env_id, **options)
+        if video_folder and i == 0:
+            env = gym.wrappers.RecordVideo(env, str(video_folder), lambda episode: episode == 0)
+        return env
+
     try:
-        envs = gym.make_vec(args.env_id, args.num_envs, vectorization_mode="sync", vector_kwargs=same_step)
-        if args.capture_video:
-            env = gym.make(args.env_id, render_mode="rgb_array")
-            env.reset()
-            assert env.render() is not None  # fails now and not after the training
+        env_fns = [partial(make, i) for i in range(num_envs)]
+        envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        if args.capture_video and not video_folder:
+            envs.reset()
+            assert envs.envs[0].render() is not None  # fails now and not after the training
     except Exception as error:  # an environment may raise anything
         flag = "--capture-video --env-id" if args.capture_video else "--env-id"
         raise UsageError(f"{flag} {args.env_id}: {error!r}") from None
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
-        raise UsageError(f"--env-id {args.env_id}: needs flat observations, has {obs_space}")
-    if not isinstance(action_space, gym.spaces.Discrete) or action_space.start != 0:
-        raise UsageError(f"--env-id {args.env_id}: needs discrete actions from 0, has {action_space}")
-    return envs
+    flat = isinstance(obs_space, Box) and len(obs_space.shape) == 1
+    if not flat or not isinstance(action_space, Discrete) or action_space.start != 0:
+        raise UsageError(f"--env-id {args.env_id}: needs flat observations and discrete actions from 0")
+    return gym.wrappers.vector.RecordEpisodeStatistics(envs)
 
 
-def evaluate(network, args: Args, run_dir: Path, num_episodes: int = 100, max_steps: int = 10_000) -> np.ndarray:
-    """Returns [num_episodes] of the greedy policy, in episodes of at most max_steps."""
-
-    def make_env(video: bool) -> gym.Env:
-        if not video:
-            return gym.make(args.env_id)
-        env = gym.make(args.env_id, render_mode="rgb_array")
-        return gym.wrappers.RecordVideo(env, str(run_dir / "videos"), lambda episode: episode == 0)
-
-    envs = gym.vector.SyncVectorEnv([lambda i=i: make_env(args.capture_video and i == 0) for i in range(num_episodes)])
-    rng = np.random.default_rng(args.seed + 1_000_000)  # episodes that training has not seen
-    obs, _ = envs.reset(seed=rng.integers(2**31, size=num_episodes).tolist())
-    returns, running, step = np.zeros(num_episodes), np.ones(num_episodes, bool), 0
-    while running.any() and step < max_steps:
-        obs, rewards, terminations, truncations, _ = envs.step(act(network, obs, 0.0, rng))
-        returns += rewards * running  # what an environment plays after its first episode does not count
+def evaluate(envs: gym.vector.VectorEnv, network, seeds: np.ndarray) -> np.ndarray:
+    """Returns [envs] of one greedy episode in each environment."""
+    obs, _ = envs.reset(seed=seeds.tolist())
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    for _ in range(10_000):  # some environments have no time limit
+        obs, rewards, terminations, truncations, _ = envs.step(greedy_actions(network, obs))
+        returns += rewards * running
         running &= ~(terminations | truncations)
-        step += 1
-    envs.close()
+        if not running.any():
+            break
     return returns
 
 
@@ -193,82 +159,74 @@ def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     if args.buffer_size < max(args.num_envs, args.batch_size):
         raise UsageError("--buffer-size must be at least --num-envs and at least --batch-size")
-    envs = make_envs(args)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    sizes = envs.single_observation_space.shape[0], int(envs.single_action_space.n)
-    network, target_network = q_network(*sizes).to(device), q_network(*sizes).to(device)
+    envs = make_envs(args, args.num_envs)
+    obs_dim, num_actions = envs.single_observation_space.shape[0], int(envs.single_action_space.n)
+    network, target_network = (q_network(obs_dim, num_actions).to(device) for _ in range(2))
     target_network.load_state_dict(network.state_dict())
     optimizer = torch.optim.Adam(network.parameters(), lr=args.learning_rate, fused=True)
-    buffer = ReplayBuffer(args.buffer_size, sizes[0], device)
+    shapes = (obs_dim,), (obs_dim,), (), (), ()  # of obs, next_obs, action, reward, termination
+    replay_buffer = [torch.zeros(args.buffer_size, *shape, device=device) for shape in shapes]
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-    returns, lengths = np.zeros(args.num_envs), np.zeros(args.num_envs)
-    episodes, last_returns, losses, largest_q = [], deque(maxlen=100), [], []
-
-    def due(every: int) -> int:
-        """How many multiples of `every` the last step of the environments reached."""
-        return global_step // every - (global_step - args.num_envs) // every
+    losses, largest_q = [], []
 
     obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
     bar = tqdm(total=args.total_timesteps, unit="step", disable=None)
-    annealed = args.exploration_fraction * args.total_timesteps
     while global_step < args.total_timesteps:
-        epsilon = np.interp(global_step, [0, annealed], [args.start_e, args.end_e])
-        actions = act(network, obs, epsilon, rng)
+        epsilon = np.interp(global_step, [0, args.exploration_fraction * args.total_timesteps], [1, args.end_e])
+        explore = rng.random(args.num_envs) < epsilon
+        actions = np.where(explore, rng.integers(num_actions, size=args.num_envs), greedy_actions(network, obs))
         try:
             reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
         except Exception as error:  # an environment may raise anything
             raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
-        global_step, returns, lengths = global_step + args.num_envs, returns + rewards, lengths + 1
         next_obs = reset_obs.copy()
         for i in np.flatnonzero(terminations | truncations):
             next_obs[i] = infos["final_obs"][i]
-            episodes.append((returns[i], lengths[i]))
-            returns[i] = lengths[i] = 0
-        buffer.add(obs, next_obs, actions, rewards, terminations)
+        rows = torch.arange(global_step, global_step + args.num_envs) % args.buffer_size  # the oldest are overwritten
+        for column, values in zip(replay_buffer, (obs, next_obs, actions, rewards, terminations), strict=True):
+            column[rows] = torch.as_tensor(values, dtype=torch.float32, device=device)
         obs = reset_obs
+        global_step += args.num_envs
+        bar.update(args.num_envs)
 
-        if global_step > args.learning_starts and buffer.added >= args.batch_size:
-            for _ in range(due(args.train_frequency)):
-                errors, q = td_errors(network, target_network, buffer.sample(args.batch_size, rng), args.gamma)
-                loss = errors.square().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.detach())
-                largest_q.append(q.abs().amax())
-        if due(args.target_frequency):
+        if global_step >= max(args.learning_starts, args.batch_size):
+            rows = rng.choice(min(global_step, args.buffer_size), args.batch_size, replace=False)
+            errors, q = td_errors(network, target_network, [column[rows] for column in replay_buffer], args.gamma)
+            loss = errors.square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            largest_q.append(q.abs().max().item())
+        if global_step % args.target_frequency < args.num_envs:
             target_network.load_state_dict(network.state_dict())
 
-        finished = global_step >= args.total_timesteps
-        if due(args.log_every) or finished:
-            last_returns.extend(total for total, _ in episodes)
-            weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-            torch.save({"network": weights}, run.dir / "model.pt")
+        if global_step % 2000 < args.num_envs or global_step >= args.total_timesteps:
             row = {
                 "global_step": global_step,
-                "charts/episodic_return": np.mean([total for total, _ in episodes]) if episodes else None,
-                "charts/episodic_return_100": np.mean(last_returns) if last_returns else None,
-                "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
-                "charts/epsilon": epsilon,
-                "losses/td_loss": torch.stack(losses).mean().item() if losses else None,
-                "losses/largest_q": torch.stack(largest_q).amax().item() if losses else None,
+                "charts/episodic_return_100": np.mean(envs.return_queue) if envs.return_queue else None,
+                "losses/td_loss": np.mean(losses) if losses else None,
+                "losses/largest_q": max(largest_q, default=None),
                 "charts/SPS": global_step / (time.perf_counter() - start),
-                "eval/episodic_return": evaluate(network, args, run.dir).mean() if finished else None,
             }
             run.log(row)
-            bar.update(global_step - bar.n)
             bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
-            episodes, losses, largest_q = [], [], []
+            losses, largest_q = [], []
 
     bar.close()
     envs.close()
+    torch.save({"network": network.cpu().state_dict()}, run.dir / "model.pt")
     save_curve(run, "charts/episodic_return_100")
+    envs = make_envs(args, 100, run.dir / "videos" if args.capture_video else None)
+    returns = evaluate(envs, network, rng.integers(2**31, size=100))
+    envs.close()
     run.close("curve.png")
-    print(f"return {row['eval/episodic_return']:.1f} (greedy, 100 episodes) after {global_step:,} steps: {run.dir}")
-    return row
+    print(f"return {returns.mean():.1f} +- {returns.std():.1f} (100 episodes, greedy): {run.dir}")
+    return row | {"eval/episodic_return": returns.mean()}
 
 
 # --- one run's folder: the same in every file ------------------------------------------------
