@@ -105,7 +105,7 @@ random-weights | 1-2 | 1 | python benchmarks/random_weights.py
 
 [hill_climbing]
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
-hill-plain         | 1 | 1 | python algos/hill_climbing.py --num-runs 20000 --num-envs 2000 --max-episodes 2000
+hill-plain         | 1 | 1 | python algos/hill_climbing.py --num-runs 20000 --max-episodes 2000
 hill-{growth-0.01,growth-0.1,episodes-5,noise-0.3,noise-3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 {--noise-growth 0.01,--noise-growth 0.1,--episodes-per-update 5,--noise 0.3,--noise 3}
 # beside them, the post's policy gradient; the return over one weight, where a trial is stuck
 hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100

@@ -2,20 +2,17 @@
 # requires-python = ">=3.11"
 # dependencies = ["gymnasium[classic-control]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
 # ///
-"""Random search in weight space: draw the weights of a linear policy until an episode solves the task.
+"""Random search in weight space: draw the weights of a linear policy until an episode solves CartPole.
 
     python algos/random_search.py
     python algos/random_search.py --max-episode-steps 500
 
-A trial is the loop of the post (Kevin Frans 2016, "Simple reinforcement learning methods to learn CartPole"):
+Every episode has new weights, uniform within -1 and 1, and the sign of the weighted sum of the observations is the
+action. A failure teaches nothing, so the number of episodes until one lasts to the time limit is geometric.
 
-    for episode in range(max_episodes):
-        weights = uniform(-1, 1)        # one per observation; the sign of the weighted sum is the action
-        if run_episode(weights) == 200:
-            break
-
-Many independent trials run side by side in Gymnasium's vectorized CartPole. With 200 steps CartPole-v1 is CartPole-v0,
-which the post plays. The work is numpy on the host: there is no --cuda.
+Kevin Frans 2016, "Simple reinforcement learning methods to learn CartPole" (the post),
+http://kvfrans.com/simple-algoritms-for-solving-cartpole/. It plays CartPole-v0, which is CartPole-v1 with 200 steps.
+Many independent trials play side by side in Gymnasium's vectorized CartPole, numpy on the host: there is no --cuda.
 """
 
 import csv
@@ -50,8 +47,6 @@ class Args:
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
 
-    env_id: str = "CartPole-v1"
-    """Gymnasium environment with flat observations and two actions"""
     max_episode_steps: PositiveInt = 200
     """time limit of an episode, and the return that solves the task"""
     num_runs: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
@@ -62,91 +57,51 @@ class Args:
 
 # --- the algorithm ---------------------------------------------------------------------------
 
-
-def act(weights: np.ndarray, obs: np.ndarray) -> np.ndarray:
-    """Actions [n] of a linear policy per row: weights and obs [n, obs]."""
-    return (np.einsum("no,no->n", weights, obs) >= 0).astype(np.int64)
+OBS_DIM = 4  # position and velocity of the cart, angle and angular velocity of the pole
 
 
-def search(envs: gym.vector.VectorEnv, args: Args, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """One trial per environment: its episodes [n], whether it was solved [n], its last weights [n, obs]; all steps."""
-    n, obs_dim = envs.num_envs, envs.single_observation_space.shape[0]
-    weights, episodes, returns, steps = rng.uniform(-1, 1, (n, obs_dim)), np.zeros(n, int), np.zeros(n), 0
-    solved, over, running = np.zeros(n, bool), np.zeros(n, bool), np.ones(n, bool)
+def run_episode(weights: np.ndarray, max_steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns [n] of an episode of each linear policy: weights [n, obs]."""
+    envs = gym.make_vec("CartPole-v1", num_envs=len(weights), max_episode_steps=max_steps)
     obs, _ = envs.reset(seed=int(rng.integers(2**31)))
-    with tqdm(total=n, unit="trial", disable=None) as bar:
-        while running.any():
-            steps += int((running & ~over).sum())
-            obs, rewards, terminations, truncations, _ = envs.step(act(weights, obs))
-            if np.isnan(rewards).any():
-                raise ValueError("a reward is NaN")
-            returns = np.where(over, 0, returns + rewards)  # the step after an end resets: it is no transition
-            over = terminations | truncations
-
-            ended = over & running
-            episodes += ended
-            solved |= ended & (returns >= args.max_episode_steps)
-            running &= ~solved & (episodes < args.max_episodes)
-            again = ended & running
-            weights[again] = rng.uniform(-1, 1, (again.sum(), obs_dim))
-            bar.update(int((ended & ~running).sum()))
-    return episodes, solved, weights, steps
-
-
-def evaluate(envs: gym.vector.VectorEnv, weights: np.ndarray, seed: int) -> np.ndarray:
-    """Returns [n] of an episode of each policy, weights [n, obs]."""
-    obs, _ = envs.reset(seed=seed)
     returns, running = np.zeros(len(weights)), np.ones(len(weights), bool)
     while running.any():
-        obs, rewards, terminations, truncations, _ = envs.step(act(weights, obs))
+        actions = (weights * obs).sum(axis=1) >= 0
+        obs, rewards, terminations, truncations, _ = envs.step(actions.astype(int))
         returns += rewards * running
         running &= ~(terminations | truncations)
     return returns
 
 
-# --- a run -----------------------------------------------------------------------------------
-
-
-def make_envs(args: Args) -> gym.vector.VectorEnv:
-    try:
-        envs = gym.make_vec(args.env_id, num_envs=args.num_runs, max_episode_steps=args.max_episode_steps)
-    except Exception as error:  # an environment may raise anything
-        raise UsageError(f"--env-id {args.env_id}: {error}") from None
-    obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
-    if len(obs_shape or ()) != 1 or action_space != gym.spaces.Discrete(2):
-        raise UsageError(f"--env-id {args.env_id}: needs flat observations and two actions")
-    return envs
-
-
 def train(args: Args) -> dict:
     """Search; returns the last row of metrics.csv."""
-    envs, rng = make_envs(args), np.random.default_rng(args.seed)
-    run, start = Run(args, args.env_id), time.perf_counter()
-    try:
-        episodes, solved, weights, steps = search(envs, args, rng)
-    except Exception as error:  # an environment may raise anything
-        raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
-    sps = steps / (time.perf_counter() - start)
-    returns = evaluate(envs, weights, int(rng.integers(2**31)))
+    rng = np.random.default_rng(args.seed)
+    run, start, num_episodes, num_steps = Run(args, "CartPole-v1"), time.perf_counter(), 0, 0
+    weights = np.zeros((args.num_runs, OBS_DIM))
+    trials = np.arange(args.num_runs)  # those that are not solved yet
 
-    some = solved.sum() > 1  # enough for a standard error
-    summary = {
-        "charts/episodes_to_solve": episodes[solved].mean() if some else None,
-        "charts/episodes_to_solve_se": episodes[solved].std(ddof=1) / math.sqrt(solved.sum()) if some else None,
-        "charts/episodes_to_solve_median": np.median(episodes[solved]) if some else None,
-        "charts/steps_per_trial": steps / args.num_runs,
-        "charts/SPS": sps,
-        "eval/episodic_return": returns[solved].mean() if some else None,  # of the weights found, in new episodes
-    }
-    for k in range(1, episodes.max() + 1):
-        row = {"global_step": k, "charts/share_solved": (solved & (episodes <= k)).mean()}
-        row |= summary if k == episodes.max() else dict.fromkeys(summary)
+    for episode in tqdm(range(1, args.max_episodes + 1), unit="episode", disable=None):
+        weights[trials] = rng.uniform(-1, 1, (len(trials), OBS_DIM))
+        returns = run_episode(weights[trials], args.max_episode_steps, rng)
+        num_episodes += len(trials)
+        num_steps += returns.sum()
+        trials = trials[returns < args.max_episode_steps]
+        row = {
+            "global_step": episode,
+            "charts/share_solved": 1 - len(trials) / args.num_runs,
+            "charts/episodes_per_trial": num_episodes / args.num_runs,
+            "charts/steps_per_trial": num_steps / args.num_runs,
+            "charts/SPS": num_steps / (time.perf_counter() - start),
+        }
         run.log(row)
+        if not len(trials):
+            break
+
     np.save(run.dir / "weights.npy", weights)
     save_curve(run, "charts/share_solved", xlabel="episodes")
     run.close("curve.png")
-    result = f"{solved.mean():.1%} of the trials solved, {episodes.mean():.2f} episodes on average"
-    print(f"{result}, return {returns.mean():.1f} in new ones: {run.dir}")
+    returns = run_episode(weights, args.max_episode_steps, rng)
+    print(f"{num_episodes / args.num_runs:.2f} episodes a trial, return {returns.mean():.1f} in new ones: {run.dir}")
     return row
 
 

@@ -15,7 +15,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from algos.hill_climbing import Args, evaluate, make_envs, search
+from algos.hill_climbing import Args, run_episode, train
 from benchmarks.rows import write_rows
 
 VALUES = np.linspace(-2, 2, 100)
@@ -23,16 +23,16 @@ AT_ONCE = 12  # steps in which the pole falls if it is always pushed to the same
 
 
 def main(run_dir: Path, seed: int = 1):
-    settings, rng = Args(num_runs=400, num_envs=400, max_episodes=100), np.random.default_rng(seed)
-    envs = make_envs(settings)
-    _, solved, weights, _ = search(envs, settings, rng)
-    fallen = ~solved & (evaluate(envs, weights, seed=seed) < AT_ONCE)
-    stuck = weights[np.flatnonzero(fallen)[0]]
+    rng, climbing = np.random.default_rng(seed), run_dir / "climbing"
+    unsolved = 1 - train(Args(num_runs=400, max_episodes=100, seed=seed, run_dir=climbing))["charts/share_solved"]
+    weights = np.load(climbing / "weights.npy")
+    fallen = run_episode(weights, 200, rng) < AT_ONCE
+    stuck = weights[fallen][0]
     policies = np.tile(stuck, (400, 1))
     for j in range(4):
         policies[100 * j : 100 * (j + 1), j] = VALUES
-    returns = np.stack([evaluate(envs, policies, seed) for seed in range(20)], axis=1)  # [policies, episodes]
-    shares, rows = {"plateau/share_unsolved": 1 - solved.mean(), "plateau/share_fallen": fallen.mean()}, []
+    returns = np.stack([run_episode(policies, 200, rng) for _ in range(20)], axis=1)  # [policies, episodes]
+    shares, rows = {"plateau/share_unsolved": unsolved, "plateau/share_fallen": fallen.mean()}, []
     for k, x in enumerate(returns):
         j, value = divmod(k, 100)
         policy = {"plateau/weight": j, "plateau/value": VALUES[value], "plateau/start": stuck[j]}

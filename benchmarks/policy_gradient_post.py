@@ -7,11 +7,12 @@ after every episode, discount 0.97. algos/reinforce.py is the better program; th
 in the policy, advantages as they are, TensorFlow's initialization of that time (uniform within sqrt(3 / inputs), a bias
 counting as one input). All trials play their k-th episodes side by side, so that Adam counts the same steps in each.
 
-Takes the flags of algos/random_search.py and leaves the same files; the weights are logits of right minus left.
+The deterministic policies that are found play another episode each at the end.
 """
 
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,6 +23,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import random_search
+from benchmarks.rows import write_rows
 
 GAMMA = 0.97
 
@@ -72,34 +74,37 @@ def play(envs: gym.vector.VectorEnv, weights: np.ndarray, running: np.ndarray, r
     return tuple(torch.from_numpy(np.stack(column, axis=1)) for column in zip(*steps, strict=True))
 
 
-def search(envs: gym.vector.VectorEnv, args, rng: np.random.Generator) -> tuple:
-    """In place of random_search.search, with the same results; every trial has an environment of its own."""
-    net = networks(args.num_runs, envs.single_observation_space.shape[0], rng)
+def search(num_runs: int, obs_dim: int, max_episodes: int, limit: int, rng: np.random.Generator) -> Iterator[dict]:
+    """Rows as of algos/random_search.py; every trial has an environment of its own."""
+    envs = gym.make_vec("CartPole-v1", num_envs=num_runs, max_episode_steps=limit)
+    net = networks(num_runs, obs_dim, rng)
     groups = [
         {"params": [net["policy"]], "lr": 0.01},
         {"params": [net[k] for k in ("w1", "b1", "w2", "b2")], "lr": 0.1},
     ]
     optimizer = torch.optim.Adam(groups)
-    episodes, solved, steps = np.zeros(args.num_runs, int), np.zeros(args.num_runs, bool), 0
-    weights = np.zeros((args.num_runs, len(net["policy"][0])))
-    while (running := ~solved & (episodes < args.max_episodes)).any():
+    running, steps, weights = np.ones(num_runs, bool), 0, np.zeros((num_runs, obs_dim))
+    for episode in range(1, max_episodes + 1):
         policy = net["policy"].detach().numpy()
-        weights[running] = (policy[:, :, 1] - policy[:, :, 0])[running]
+        weights[running] = (policy[:, :, 1] - policy[:, :, 0])[running]  # logits of right minus left
         batch = play(envs, weights, running, rng)
         i = np.flatnonzero(running)
         optimizer.zero_grad()
         loss({name: x[i] for name, x in net.items()}, *(x[i] for x in batch), GAMMA).backward()
         optimizer.step()
-        episodes[i] += 1
         steps += int(batch[3].sum())
-        solved[i] = batch[2].sum(1)[i].numpy() >= args.max_episode_steps
-    return episodes, solved, weights, steps
+        running[i] = batch[2].sum(1)[i].numpy() < limit
+        shares = {"charts/share_solved": 1 - running.mean(), "charts/steps_per_trial": steps / num_runs}
+        yield {"global_step": episode} | shares
+        if not running.any():
+            break
+    print(f"return {random_search.run_episode(weights, limit, rng).mean():.1f} in new episodes")
 
 
-def main(args: random_search.Args):
-    random_search.search = search
-    random_search.train(args)
+def main(run_dir: Path, seed: int = 1, num_runs: int = 100):
+    rng = np.random.default_rng(seed)
+    write_rows(run_dir, search(num_runs, random_search.OBS_DIM, 1000, 200, rng))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(random_search.Args, description=__doc__, default=random_search.Args(num_runs=100)))
+    tyro.cli(main, description=__doc__)

@@ -51,11 +51,12 @@ class WideCartPole(CartPoleVectorEnv):
         return self.widen(obs), *rest
 
 
-def register(num_inputs: int) -> str:
-    """Make it known to Gymnasium: its id."""
-    env_id = f"WideCartPole{num_inputs}-v0"
-    gym.register(env_id, vector_entry_point=WideCartPole, kwargs={"num_inputs": num_inputs})
-    return env_id
+def widen(num_inputs: int):
+    """Let Gymnasium's CartPole-v1 be the wide one, and the searches have a weight for every input."""
+    gym.registry["CartPole-v1"] = gym.envs.registration.EnvSpec(
+        "CartPole-v1", vector_entry_point=WideCartPole, kwargs={"num_inputs": num_inputs}
+    )
+    random_search.OBS_DIM = hill_climbing.OBS_DIM = num_inputs
 
 
 def main(
@@ -65,12 +66,14 @@ def main(
     num_runs: int = 60,
     seed: int = 1,
 ):
-    flags = {"env_id": register(num_inputs), "num_runs": num_runs, "seed": seed, "run_dir": run_dir}
-    if method == "growth":
-        hill_climbing.train(hill_climbing.Args(**flags, num_envs=num_runs, noise_growth=0.01))
+    widen(num_inputs)
+    flags = {"num_runs": num_runs, "seed": seed, "run_dir": run_dir}
+    if method == "random":
+        random_search.train(random_search.Args(**flags))
+    elif method == "growth":
+        hill_climbing.train(hill_climbing.Args(**flags, noise_growth=0.01))
     else:
-        train = random_search.train if method == "random" else policy_gradient_post.main
-        train(random_search.Args(**flags))
+        policy_gradient_post.main(**flags)
 
 
 if __name__ == "__main__":

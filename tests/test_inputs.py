@@ -30,7 +30,7 @@ MISTAKES = [
     ("STEPPING TABLES sarsa_lambda", "--env-id NoSuchEnv-v0 | --env-id nowhere:Env-v0 | --env-id a:b:c", "--env-id"),
     ("STEPPING TABLES sarsa_lambda", "--env-id '' | --env-id Hopper-v3", "--env-id"),
     ("POLICIES trpo_parallel es dqn tile_coding", "--env-id FrozenLake-v1", "observations"),
-    ("POLICIES dqn tile_coding random_search hill_climbing", "--env-id test_inputs:FromOne-v0", "actions"),
+    ("POLICIES dqn tile_coding", "--env-id test_inputs:FromOne-v0", "actions"),
     ("POLICIES es dqn", "--capture-video --env-id test_inputs:OneStep-v0", "--capture-video"),
     ("POLICIES es dqn", "--total-timesteps 1e6", "--total-timesteps"),
     ("dqn", "--buffer-size 15", "^--buffer-size must be"),
@@ -59,7 +59,7 @@ MISTAKES = [
     ("vae_gan gan", "--dataset folder --data-dir nowhere", "--data-dir nowhere: no readable images"),
     ("colorizer draw_color", "--data-dir nowhere", "--data-dir.*nowhere"),
     # arrays that no memory holds
-    ("POLICIES trpo_parallel dqn hill_climbing reinforce_gridworld", "--num-envs 1000000000000", "num_envs"),
+    ("POLICIES trpo_parallel dqn reinforce_gridworld", "--num-envs 1000000000000", "num_envs"),
     ("actor_critic natural_gradient trpo ppo trpo_parallel draw draw_color", "--num-steps 1000000000000", "num_steps"),
     ("sarsa q_learning sarsa_lambda dyna_q td_lambda", "--num-runs 1000000000000", "num_runs"),
     ("tile_coding hill_climbing random_search", "--num-runs 1000000000000", "num_runs"),
@@ -80,7 +80,7 @@ GROUPS = {
     "TRAININGS": " ".join(Path(script).stem for script in TRAININGS),
     "TORCH": "POLICIES dqn trpo_parallel dyna2 es_mnist node_perturbation_mnist reinforce_mnist mcts_batched chat_rnn "
     "reinforce_gridworld colorizer draw draw_color flow_2d iwae nice pixelcnn realnvp vae vae_gan",
-    "STEPPING": "POLICIES trpo_parallel es dqn tile_coding random_search hill_climbing",
+    "STEPPING": "POLICIES trpo_parallel es dqn tile_coding",
     "TABLES": "sarsa q_learning dynamic_programming",
     "MNIST": "es_mnist node_perturbation_mnist reinforce_mnist draw iwae nice pixelcnn vae vae_gan gan infogan",
     "POLICIES": "reinforce actor_critic natural_gradient trpo ppo",
@@ -181,8 +181,6 @@ def test_what_is_unusual_works_and_leaves_a_folder_for_each_run(script, flags, r
         assert contents(Path()) == {Path(script).name, "runs"} and len(contents(Path("runs"))) == number
     for folder in Path("runs").iterdir():
         assert re.fullmatch(r"[\w.-]+", folder.name)
-        if "OneStep" in flags:  # all returns are equal: there is no variance to explain
-            assert not any(row.get("losses/explained_variance") for row in read_metrics(folder))
 
 
 @pytest.mark.parametrize("script", scripts("reinforce ppo"))

@@ -7,8 +7,8 @@ import numpy as np
 
 from benchmarks import plot
 from benchmarks.figures import random_search
-from benchmarks.figures.random_search import FOUND, MEAN, MEDIAN, STEPS, cpu_per_trial, share_within, trials
-from benchmarks.plot import Result, Results, number, pooled
+from benchmarks.figures.random_search import FOUND, STEPS, cpu_per_trial, episodes_to_solve, share_within, trials
+from benchmarks.plot import Result, Results, number
 
 RETURN = "charts/episodic_return"
 PLATEAU = ["plateau/weight", "plateau/value", "plateau/start", "plateau/share_unsolved", "plateau/share_fallen"]
@@ -61,10 +61,10 @@ def plain(seeds: list[Result]) -> dict[str, str]:
     """The post's loop beside an independent measurement, and what becomes of its 7.43."""
     theirs = {row["quantity"]: row for row in plot.published("search", method="hill climbing")}
     reference, columns = theirs["not solved by 2000"], {f"{k:,}": within(k) for k in LIMITS}
-    mean, error = pooled(seeds, MEAN)
+    mean, error, median = episodes_to_solve(seeds)
     columns |= {
         "mean of the solved": lambda seeds: f"{mean:.0f} ± {error:.0f}",
-        "median": lambda seeds: number(plot.mean(seed.final(MEDIAN) for seed in seeds)),
+        "median": lambda seeds: f"{median}",
     }
     last = [f"{100 * float(theirs[f'solved by {k}']['value']):g} %" for k in LIMITS]
     last += [theirs[f"{what} of the solved by 2000"]["value"] for what in ("mean", "median")]
@@ -124,7 +124,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "trials": lambda seeds: f"{trials(seeds):,}",
         **{f"solved within {k:,} episodes": within(k) for k in (10, 100, LIMIT)},
         "median episodes of all trials": median_of_all,
-        "return of the weights found": lambda seeds: number(plot.mean(seed.final(FOUND) for seed in seeds)),
+        "return in new episodes": lambda seeds: number(plot.mean(seed.final(FOUND) for seed in seeds)),
         "steps per trial": lambda seeds: f"{plot.mean(seed.final(STEPS) for seed in seeds):,.0f}",
         "CPU ms per trial": cpu_per_trial,
     }

@@ -1,5 +1,6 @@
 """Figures and tables of algos/random_search.py, for benchmarks/plot.py."""
 
+import math
 import re
 from pathlib import Path
 
@@ -8,11 +9,10 @@ import numpy as np
 from benchmarks import plot
 from benchmarks.plot import Result, Results, pooled
 
-SHARE, MEAN, MEDIAN = "charts/share_solved", "charts/episodes_to_solve", "charts/episodes_to_solve_median"
-STEPS, FOUND = "charts/steps_per_trial", "eval/episodic_return"
+SHARE, STEPS, FOUND = "charts/share_solved", "charts/steps_per_trial", "eval/episodic_return"
 LIMITS = {"random-v0": "200", "random-v1": "500"}
 REFERENCE = ["mean/200", "mean/200_se", "mean/500", "mean/500_se"]
-COLUMNS = ["global_step", SHARE, MEAN, f"{MEAN}_se", MEDIAN, STEPS, FOUND, "charts/SPS", *REFERENCE]
+COLUMNS = ["global_step", SHARE, "charts/episodes_per_trial", STEPS, "charts/SPS", *REFERENCE]
 
 
 def trials(seeds: list[Result]) -> int:
@@ -30,8 +30,18 @@ def share_within(seeds: list[Result], episodes) -> np.ndarray:
     return np.mean(inside, axis=0)
 
 
-def with_error(pair: tuple[float, float]) -> str:
-    return f"{pair[0]:.2f} ± {pair[1]:.2f}"
+def episodes_to_solve(seeds: list[Result]) -> tuple[float, float, float]:
+    """Of the trials that were solved: the mean, its standard error, and the median."""
+    k = np.arange(1, 2001)
+    within = share_within(seeds, k)
+    share = np.diff(within, prepend=0) / within[-1]
+    mean = share @ k
+    error = math.sqrt((share @ (k - mean) ** 2) / (trials(seeds) * within[-1]))
+    return mean, error, k[within.searchsorted(within[-1] / 2)]
+
+
+def with_error(mean: float, error: float, *_) -> str:
+    return f"{mean:.2f} ± {error:.2f}"
 
 
 def cpu_per_trial(seeds: list[Result]) -> str:
@@ -43,11 +53,11 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     published = {row["quantity"].split()[1]: row for row in plot.published("search", method="random search")}
 
     def simulated(seeds: list[Result]) -> str:
-        return with_error(pooled(results["random-weights"], f"mean/{LIMITS[seeds[0].name]}"))
+        return with_error(*pooled(results["random-weights"], f"mean/{LIMITS[seeds[0].name]}"))
 
     with plot.figure(folder / "distribution.png", columns=2, size=(10.4, 3.8)) as panels:
         for axes, (steps, seeds) in zip(panels, ours.items(), strict=True):
-            expected = pooled(seeds, MEAN)[0]
+            expected = episodes_to_solve(seeds)[0]
             k = np.unique(np.geomspace(1, 7 * expected, 60).round())
             axes.plot(k, 1 - share_within(seeds, k), "o", markersize=4, label=f"{trials(seeds):,} trials")
             axes.plot(k, (1 - 1 / expected) ** k, label=f"geometric distribution, mean {expected:.2f}")
@@ -55,15 +65,15 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             axes.set_ylabel("fraction not solved yet")
     columns = {
         "trials": lambda seeds: f"{trials(seeds):,}",
-        "episodes until solved": lambda seeds: f"**{with_error(pooled(seeds, MEAN))}**",
+        "episodes until solved": lambda seeds: f"**{with_error(*episodes_to_solve(seeds))}**",
         "reference": lambda seeds: "{value} ± {error}".format(**published[LIMITS[seeds[0].name]]),
         "independent simulation": simulated,
-        "median": lambda seeds: f"{plot.mean(seed.final(MEDIAN) for seed in seeds):.1f}",
+        "median": lambda seeds: f"{episodes_to_solve(seeds)[2]}",
         "steps per trial": lambda seeds: f"{plot.mean(seed.final(STEPS) for seed in seeds):,.0f}",
-        "return of the weights found": lambda seeds: f"{plot.mean(seed.final(FOUND) for seed in seeds):.0f}",
+        "return in new episodes": lambda seeds: f"{plot.mean(seed.final(FOUND) for seed in seeds):.0f}",
         "CPU ms per trial": cpu_per_trial,
     }
-    found = with_error(pooled(ours["200"], MEAN))
+    found = with_error(*episodes_to_solve(ours["200"]))
     return {
         "table": plot.beside("time limit", ours, columns),
         "references": "; ".join(f"{steps} steps, {row['source']}" for steps, row in published.items()),
