@@ -8,16 +8,15 @@
 """Evolution strategies: a gradient estimated from perturbed parameters, without backpropagation.
 
     python algos/es.py
-    python algos/es.py --env-id HalfCheetah-v5 --total-timesteps 1600000 --learning-rate 0.02 --num-actors 2
-    torchrun --nproc-per-node 2 algos/es.py --env-id Swimmer-v5 --total-timesteps 500000
+    torchrun --nproc-per-node 2 algos/es.py --env-id HalfCheetah-v5 --total-timesteps 1600000 --learning-rate 0.02
 
 An update perturbs the parameters theta by Gaussian noise in antithetic pairs and runs one episode of each perturbed
 policy. The noise, weighted by the ranks F of the returns, estimates the gradient of E F(theta + sigma eps). The policy
 is deterministic and may be discontinuous (--activation sign), where backpropagation finds no gradient.
 
-Every process draws the noise of all processes from shared seeds, so they exchange only returns and the moments of the
-observations, and the curve is the same for any number of processes. Each episode runs alone on a CPU core, as in
-the paper: there is no --cuda.
+Under torchrun, every process draws the noise of all processes from shared seeds, so they exchange only returns and the
+moments of the observations, and the curve is the same for any number of processes. Each episode runs alone on a CPU
+core, as in the paper: there is no --cuda.
 
 Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864),
 algorithm 2, table 3; the authors' code is openai/evolution-strategies-starter. Differences:
@@ -31,16 +30,10 @@ algorithm 2, table 3; the authors' code is openai/evolution-strategies-starter. 
 import csv
 import json
 import math
-import multiprocessing
 import os
 import re
-import signal
-import tempfile
 import time
-from collections import deque
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import timedelta
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,8 +73,6 @@ class Args:
     """environment steps, excluding evaluations"""
     population: Annotated[int, Field(ge=2, le=100_000, multiple_of=2)] = 32
     """perturbed policies per update, in antithetic pairs, one episode each"""
-    num_actors: Annotated[int, Field(ge=1, le=256)] = 1
-    """actor processes; under torchrun, --nproc-per-node sets their number"""
     sigma: Annotated[float, Field(gt=0, le=100)] = 0.05
     """standard deviation of the perturbations"""
     learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.05
@@ -95,9 +86,7 @@ class Args:
     activation: Literal["tanh", "sign"] = "tanh"
     """nonlinearity of the two hidden layers; the derivative of sign is 0"""
     eval_every: PositiveInt = 5
-    """updates between evaluations of the unperturbed policy"""
-    eval_episodes: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """episodes per evaluation"""
+    """updates between evaluations of the unperturbed policy, ten episodes each"""
 
 
 # --- the algorithm ---------------------------------------------------------------------------
@@ -156,63 +145,19 @@ def play(env: gym.Env, theta: np.ndarray, sizes: list[int], obs_rms: RunningMean
         try:
             obs, reward, terminated, truncated, _ = env.step(action)
             total, done = total + float(reward), terminated or truncated
-        except Exception as error:  # an environment may raise anything; gather ends all processes
-            return {"error": f"--env-id {args.env_id}: {error!r}"}
+        except Exception as error:  # an environment may raise anything
+            raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
     seen = np.array(seen, np.float64)
     return {"return": total, "length": len(seen), "moments": (seen.mean(axis=0), seen.var(axis=0), len(seen))}
 
 
-# --- processes: each runs the same program, and they exchange their episodes' returns -----------
-
-
-def worker(args: Args, rank: int, store: str):
-    """One of --num-actors processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first process, which ends the others
-    dist.FileStore(f"{store}-started", args.num_actors).set(str(rank), "")
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=args.num_actors)
-    with suppress(UsageError):  # the first process says it
-        train(args)
-
-
-@contextmanager
-def process_group(args: Args):
-    """Rank of this process and number of processes: torchrun's, or --num-actors, which are started here."""
-    with tempfile.TemporaryDirectory() as folder:
-        processes, store = [], f"{folder}/store"
-        if "WORLD_SIZE" in os.environ:
-            if args.num_actors > 1:
-                raise UsageError("--num-actors: torchrun's --nproc-per-node says how many processes play")
-            dist.init_process_group("gloo")
-        elif args.num_actors > 1 and not dist.is_initialized():
-            for rank in range(1, args.num_actors):
-                processes.append(multiprocessing.Process(target=worker, args=(args, rank, store), daemon=True))
-                processes[-1].start()
-            try:
-                started = dist.FileStore(f"{store}-started", args.num_actors)
-                started.wait([str(rank) for rank in range(1, args.num_actors)], timedelta(minutes=1))
-            except RuntimeError:  # else the others would wait for half an hour
-                raise UsageError(f"--num-actors {args.num_actors}: a process has ended before it began") from None
-            dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=args.num_actors)
-        try:
-            yield (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        finally:
-            for process in processes:
-                process.terminate()
-                process.join()
-            if dist.is_initialized():
-                dist.destroy_process_group()
-
-
 def gather(local: list) -> list:
-    """The episodes of all processes, one list after the other."""
-    lists = [local]
-    if dist.is_initialized():
-        lists = [[]] * dist.get_world_size()
-        dist.all_gather_object(lists, local)
-    for item in chain(*lists):
-        if "error" in item:
-            raise UsageError(item["error"])
-    return [item for items in lists for item in items]
+    """The episodes of all processes, in the order of the pairs."""
+    if not dist.is_initialized():
+        return local
+    lists = [[]] * dist.get_world_size()
+    dist.all_gather_object(lists, local)
+    return list(chain(*lists))
 
 
 # --- training --------------------------------------------------------------------------------
@@ -250,62 +195,58 @@ def train(args: Args) -> dict:
     parameters = torch.from_numpy(theta)  # the same memory
     optimizer = torch.optim.AdamW([parameters], lr=args.learning_rate, weight_decay=args.weight_decay, maximize=True)
     obs_rms = RunningMeanStd(shape=sizes[:1])
-    update, global_step, last_returns, start = 0, 0, deque(maxlen=100), time.perf_counter()
+    if "WORLD_SIZE" in os.environ:  # set by torchrun
+        dist.init_process_group("gloo")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    run = Run(args, args.env_id) if rank == 0 else None
+    update, global_step, start = 0, 0, time.perf_counter()
+    bar = tqdm(total=args.total_timesteps, unit="step", disable=None if run else True)
 
-    with process_group(args) as (rank, world):
-        run = Run(args, args.env_id) if rank == 0 else None
-        bar = tqdm(total=args.total_timesteps, unit="step", disable=None if run else True)
-        while global_step < args.total_timesteps:
-            update += 1
-            episodes = []
-            for pair in np.array_split(range(args.population // 2), world)[rank]:
-                eps, seed = draw(args.seed, update, pair, theta.size)
-                members = theta + args.sigma * eps, theta - args.sigma * eps
-                episodes += [play(env, member, sizes, obs_rms, args, seed) for member in members]
-            episodes = gather(episodes)
+    while global_step < args.total_timesteps:
+        update += 1
+        episodes = []
+        for pair in np.array_split(range(args.population // 2), world)[rank]:
+            eps, seed = draw(args.seed, update, pair, theta.size)
+            members = theta + args.sigma * eps, theta - args.sigma * eps
+            episodes += [play(env, member, sizes, obs_rms, args, seed) for member in members]
+        episodes = gather(episodes)
 
-            returns = np.array([episode["return"] for episode in episodes])
-            fitness = centered_ranks(returns) if args.centered_ranks else returns
-            gradient = estimate_gradient(fitness.reshape(-1, 2), args, update, theta.size)
-            parameters.grad = torch.from_numpy(gradient)
-            optimizer.step()
-            for episode in episodes:
-                obs_rms.update_from_moments(*episode["moments"])
+        returns = np.array([episode["return"] for episode in episodes])
+        fitness = centered_ranks(returns) if args.centered_ranks else returns
+        parameters.grad = torch.from_numpy(estimate_gradient(fitness.reshape(-1, 2), args, update, theta.size))
+        optimizer.step()
+        for episode in episodes:
+            obs_rms.update_from_moments(*episode["moments"])
 
-            lengths = [episode["length"] for episode in episodes]
-            global_step += sum(lengths)
-            last_returns.extend(returns)
-            row = {
-                "global_step": global_step,
-                "charts/episodic_return": returns.mean(),
-                "charts/episodic_return_100": np.mean(last_returns),
-                "charts/episodic_length": np.mean(lengths),
-                "charts/SPS": global_step / (time.perf_counter() - start),
-                "losses/gradient_norm": np.linalg.norm(gradient),
-                "losses/parameter_norm": np.linalg.norm(theta),
-                "eval/episodic_return": None,
-            }
-            if update % args.eval_every == 0 or global_step >= args.total_timesteps:
-                seeds = np.array_split(rng.integers(2**31, size=args.eval_episodes), world)[rank]
-                evaluation = gather([play(env, theta, sizes, obs_rms, args, int(seed)) for seed in seeds])
-                row["eval/episodic_return"] = np.mean([episode["return"] for episode in evaluation])
-            if run:
-                run.log(row)
-            bar.update(sum(lengths))
-            bar.set_postfix(episodic_return=f"{returns.mean():.1f}")
-        bar.close()
-
+        steps = sum(episode["length"] for episode in episodes)
+        global_step += steps
+        row = {
+            "global_step": global_step,
+            "charts/episodic_return": returns.mean(),
+            "charts/SPS": global_step / (time.perf_counter() - start),
+            "losses/parameter_norm": np.linalg.norm(theta),
+            "eval/episodic_return": None,
+        }
+        if update % args.eval_every == 0 or global_step >= args.total_timesteps:
+            seeds = np.array_split(rng.integers(2**31, size=10), world)[rank]
+            evaluation = gather([play(env, theta, sizes, obs_rms, args, int(seed)) for seed in seeds])
+            row["eval/episodic_return"] = np.mean([episode["return"] for episode in evaluation])
         if run:
-            moments = {"obs_mean": torch.from_numpy(obs_rms.mean), "obs_var": torch.from_numpy(obs_rms.var)}
-            torch.save({"theta": parameters} | moments, run.dir / "model.pt")
-            save_curve(run, "eval/episodic_return")
-            if args.capture_video:
-                video = gym.wrappers.RecordVideo(env, str(run.dir / "videos"), disable_logger=True)
-                play(video, theta, sizes, obs_rms, args, args.seed)
-                video.close()
-            run.close("curve.png")
-            result = f"return {row['eval/episodic_return']:.1f} (unperturbed policy, {args.eval_episodes} episodes)"
-            print(f"{result} after {global_step:,} steps: {run.dir}")
+            run.log(row)
+        bar.update(steps)
+        bar.set_postfix(episodic_return=f"{returns.mean():.1f}")
+
+    bar.close()
+    if run:
+        moments = {"obs_mean": torch.from_numpy(obs_rms.mean), "obs_var": torch.from_numpy(obs_rms.var)}
+        torch.save({"theta": parameters} | moments, run.dir / "model.pt")
+        save_curve(run, "eval/episodic_return")
+        if args.capture_video:
+            video = gym.wrappers.RecordVideo(env, str(run.dir / "videos"), disable_logger=True)
+            play(video, theta, sizes, obs_rms, args, args.seed)
+            video.close()
+        run.close("curve.png")
+        print(f"return {row['eval/episodic_return']:.1f} (unperturbed policy, 10 episodes): {run.dir}")
     env.close()
     return row
 

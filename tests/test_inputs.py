@@ -64,7 +64,7 @@ MISTAKES = [
     ("sarsa q_learning sarsa_lambda dyna_q td_lambda", "--num-runs 1000000000000", "num_runs"),
     ("tile_coding hill_climbing random_search", "--num-runs 1000000000000", "num_runs"),
     ("sarsa q_learning sarsa_lambda tile_coding mcts_batched", "--total-episodes 1000000000000", "total_episodes"),
-    ("es trpo_parallel", "--num-actors 1000000000000", "num_actors"),
+    ("trpo_parallel", "--num-actors 1000000000000", "num_actors"),
     ("es es_mnist", "--population 1000000000000", "population"),
     ("mcts mcts_batched", "--simulations 1000000000000", "simulations"),
     ("dyna2", "--num-games 1000000000000", "num_games"),
