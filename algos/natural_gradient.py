@@ -1,9 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium[classic-control,mujoco]>=1.1", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
-#     "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["gymnasium[classic-control,mujoco]>=1.4", "matplotlib", "moviepy", "numpy", "pydantic>=2.6",
+#                 "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """Natural policy gradient: steepest ascent where distance is the KL divergence between the old and the new policy.
 
@@ -34,7 +32,6 @@ import os
 import re
 import sys
 import time
-from collections import deque
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -46,6 +43,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers.utils import RunningMeanStd
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -215,8 +213,8 @@ def natural_step(policy: Policy, obs, actions, advantages, args: Args) -> dict:
 # --- environments ----------------------------------------------------------------------------
 
 
-def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gym.vector.VectorEnv:
-    """Environments that reset in the step that ends an episode; with a folder, a video of the first episode."""
+def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> VectorEnv:
+    """Environments that reset in the step that ends an episode; with a folder, videos of their first episodes."""
     import mujoco
 
     mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
@@ -224,17 +222,11 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a display
     options = {"render_mode": "rgb_array"} if args.capture_video else {}
-
-    def make(i: int) -> gym.Env:
-        env = gym.make(args.env_id, **options)
-        if video_folder and i == 0:
-            env = gym.wrappers.RecordVideo(env, str(video_folder), episode_trigger=lambda episode: episode == 0)
-        env = gym.wrappers.RecordEpisodeStatistics(env)
-        return gym.wrappers.ClipAction(env) if isinstance(env.action_space, Box) else env
-
+    if video_folder:
+        record = partial(gym.wrappers.RecordVideo, video_folder=str(video_folder), episode_trigger=lambda i: i == 0)
+        options["wrappers"] = [record]
     try:
-        env_fns = [partial(make, i) for i in range(num_envs)]
-        envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        envs = gym.make_vec(args.env_id, num_envs, "sync", {"autoreset_mode": AutoresetMode.SAME_STEP}, **options)
         if args.capture_video and not video_folder:
             envs.reset()
             assert envs.envs[0].render() is not None  # fails now and not after the training
@@ -242,15 +234,16 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
         flag = "--capture-video --env-id" if args.capture_video else "--env-id"
         raise UsageError(f"{flag} {args.env_id}: {error!r}") from None
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
+    continuous = isinstance(action_space, Box) and len(action_space.shape) == 1
     discrete = isinstance(action_space, Discrete) and action_space.start == 0
-    if not flat[0] or not (flat[1] or discrete):
+    if not isinstance(obs_space, Box) or len(obs_space.shape) != 1 or not (continuous or discrete):
         raise UsageError(f"--env-id {args.env_id}: needs flat observations, and flat actions or discrete ones from 0")
-    return envs
+    envs = gym.wrappers.vector.ClipAction(envs) if continuous else envs
+    return gym.wrappers.vector.RecordEpisodeStatistics(envs)
 
 
 @torch.no_grad()
-def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
+def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
     """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
@@ -262,8 +255,7 @@ def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_ste
         final_obs, dones = next_obs.copy(), terminations | truncations
         if dones.any():  # next_obs is a new episode's first
             final_obs[dones] = np.stack(infos["final_obs"][dones])
-            episode = infos["final_info"]["episode"]
-            episodes += zip(episode["r"][dones], episode["l"][dones], strict=True)  # return and length
+            episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
         steps.append((obs, actions, rewards, final_obs, terminations, dones))
         obs = next_obs
     device = next(policy.parameters()).device
@@ -272,7 +264,7 @@ def rollout(envs: gym.vector.VectorEnv, obs: np.ndarray, policy: Policy, num_ste
 
 
 @torch.no_grad()
-def evaluate(envs: gym.vector.VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
+def evaluate(envs: VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
     """Returns [envs] of one episode of deterministic (mode) actions in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
@@ -303,7 +295,6 @@ def train(args: Args) -> dict:
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
     next_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
-    last_returns = deque(maxlen=100)
 
     with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
@@ -323,28 +314,24 @@ def train(args: Args) -> dict:
             standardize.update(obs)
 
             global_step += len(obs)
-            last_returns.extend(episode[0] for episode in episodes)
-            residual_var, return_var = advantages.var(correction=0), returns.var(correction=0)
-            varied = return_var > 1e-12 * (returns**2 + values**2).mean()  # else returns are equal, up to rounding
             row = {
                 "global_step": global_step,
                 "charts/episodic_return": np.mean([r for r, _ in episodes]) if episodes else None,
-                "charts/episodic_return_100": np.mean(last_returns) if last_returns else None,
+                "charts/episodic_return_100": np.mean(envs.return_queue) if envs.return_queue else None,
                 "charts/episodic_length": np.mean([length for _, length in episodes]) if episodes else None,
                 "charts/SPS": global_step / (time.perf_counter() - start),
                 **losses,
-                "losses/explained_variance": (1 - residual_var / return_var).item() if varied else None,
             }
             run.log(row)
             bar.update(len(obs))
             bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
 
-    envs.close()
     torch.save({"policy": policy.cpu().state_dict(), "critic": critic.cpu().state_dict()}, run.dir / "model.pt")
     save_curve(run, "charts/episodic_return_100")
-    envs = make_envs(args, 100, run.dir / "videos" if args.capture_video else None)
-    returns = evaluate(envs, policy, rng.integers(2**31, size=100))
-    envs.close()
+    seeds = rng.integers(2**31, size=100)
+    returns = evaluate(make_envs(args, 100), policy, seeds)
+    if args.capture_video:
+        evaluate(make_envs(args, 1, run.dir / "videos"), policy, seeds[:1])
     run.close("curve.png")
     print(f"return {returns.mean():.1f} +- {returns.std():.1f} (100 episodes, deterministic actions): {run.dir}")
     return row | {"eval/episodic_return": returns.mean()}

@@ -170,7 +170,7 @@ def test_the_rollout_holds_what_was_played_across_resets_and_batches(name, termi
     assert rewards.unique().tolist() == [1]
     assert dones.T.tolist() == [[0, 0, 0, 0, 1, 0, 0, 0]] * 2
     assert (terminations == terminated * dones).all()
-    taken = torch.tensor([env.unwrapped.taken for env in envs.envs]).T
+    taken = torch.tensor([env.unwrapped.taken for env in envs.unwrapped.envs]).T
     assert torch.allclose(actions[:, :, 0].clamp(-1, 1), taken)
     assert (actions.abs() > 1).any()  # the environment got the clipped action, the batch has the sampled one
 

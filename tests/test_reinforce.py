@@ -155,7 +155,7 @@ gym.register("Staggered-v0", Staggered, kwargs={"length": 1, "terminates": True}
 def test_the_rollout_is_one_whole_episode_of_each_environment():
     torch.manual_seed(0)
     envs = make_envs(Args(env_id="Staggered-v0"), 3)
-    envs.envs[1].unwrapped.length, envs.envs[2].unwrapped.length = 4, 2
+    envs.unwrapped.envs[1].unwrapped.length, envs.unwrapped.envs[2].unwrapped.length = 4, 2
     policy = Policy(Standardize(2), 2, envs.single_action_space, log_std_init=1.0)
     envs.reset()
     (obs, actions, rewards, mask), episodes = rollout(envs, policy)
@@ -164,7 +164,7 @@ def test_the_rollout_is_one_whole_episode_of_each_environment():
     assert mask.shape == (6, 3)
     for i, length in enumerate((3, 6, 4)):
         assert obs[:length, i, 0].tolist() == list(range(length))
-        taken = torch.tensor(envs.envs[i].unwrapped.taken[:length])
+        taken = torch.tensor(envs.unwrapped.envs[i].unwrapped.taken[:length])
         assert torch.allclose(actions[:length, i, 0].clamp(-1, 1), taken)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks import plot
 
 RETURN = "charts/episodic_return_100"
-COLUMNS = ["global_step", RETURN, "losses/entropy", "losses/explained_variance"]
+COLUMNS = ["global_step", RETURN, "losses/entropy"]
 BARS = {"ac-cartpole": 475, "ac-pendulum": 950}
 CURVES = {
     "CartPole-v1": {"ac-cartpole": "32 steps per update", "ac-steps-1": "1 (the post's)", "ac-steps-4": "4",
