@@ -25,7 +25,6 @@ import json
 import math
 import re
 import time
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,7 +36,7 @@ import tyro
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 from tqdm import tqdm
 
 
@@ -72,7 +71,7 @@ class Args:
     """Adam's learning rate"""
     hidden: Annotated[int, Field(ge=1, le=10_000)] = 400
     """hidden units of the encoder and of the decoder"""
-    latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 20
+    latent_dim: Annotated[int, Field(ge=2, le=10_000)] = 20
     """dimensions of the code z"""
     kl_weight: NonNegativeFloat = 1.0
     """weight of the KL divergence; 0: the plain autoencoder, without noise"""
@@ -89,26 +88,22 @@ class VAE(nn.Module):
         d = len(mean)
         self.encoder = nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent_dim))
         self.decoder = nn.Sequential(nn.Linear(latent_dim, hidden), nn.ReLU(), nn.Linear(hidden, d))
-        for layer in [*self.encoder[::2], *self.decoder[::2]]:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        self.decoder[2].bias.data.copy_(mean.clamp(0.001, 0.999).logit())  # start from the mean image
+        self.decoder[2].bias.data.copy_(mean.logit(0.001))  # start from the mean image
 
     def encode(self, x: torch.Tensor) -> Normal:
         """q(z|x): independent Gaussians."""
         mu, logvar = self.encoder(x).float().chunk(2, dim=1)
-        return Normal(mu, (0.5 * logvar).exp())
+        return Normal(mu, (0.5 * logvar).exp(), validate_args=False)  # of a NaN Run.log says when it was
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """The pixels' means [n, d] in [0, 1]."""
-        return self.decoder(z).float().sigmoid()
+        return self.decoder(z).sigmoid()
 
     def losses(self, x: torch.Tensor, noise: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy of the reconstruction, summed over pixels [n]; KL divergence of each dimension [n, latent]."""
         q = self.encode(x)
         z = q.rsample() if noise else q.mean  # reparametrization: z = mu + std * noise
-        logits = self.decoder(z).float()
-        recon = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+        recon = F.binary_cross_entropy_with_logits(self.decoder(z).float(), x, reduction="none").sum(1)
         return recon, kl_divergence(q, Normal(0.0, 1.0))
 
 
@@ -124,8 +119,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
         from sklearn.datasets import load_digits
 
         images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
-        images = F.interpolate(images, size=28, mode="bilinear").round().byte()
-        return [images[:1500], images[1500:]]
+        return F.interpolate(images, size=28, mode="bilinear").round().byte().split(1500)
     splits = []
     for name, sha256 in MNIST_SHA256.items():
         path = args.data_dir / name
@@ -135,8 +129,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
             splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
-        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
     return splits
 
 
@@ -153,31 +147,28 @@ def save_grid(images: torch.Tensor, columns: int, path: Path):
 
 
 @torch.no_grad()
-def save_pictures(model: VAE, test: torch.Tensor, most: list[int], folder: Path):
-    """Samples; test images above their reconstructions; latent traversal of two dimensions; interpolations."""
-    mu, latent_dim = model.encode(test[:30]).mean, model.decoder[0].in_features
-    save_grid(model.decode(torch.randn(64, latent_dim, device=mu.device)), 8, folder / "samples.png")
-    pairs = torch.stack([test[:30].view(3, 10, -1), model.decode(mu).view(3, 10, -1)], dim=1)
-    save_grid(pairs, 10, folder / "reconstructions.png")
-    z = torch.zeros(15, 15, latent_dim, device=mu.device)
-    quantiles = torch.special.ndtri(torch.linspace(0.02, 0.98, 15, device=mu.device))  # equally likely steps of N(0, 1)
-    z[..., most[0]], z[..., most[-1]] = quantiles, quantiles[:, None]
-    save_grid(model.decode(z.flatten(0, 1)), 15, folder / "traversal.png")
-    ends, steps = mu[:16].view(8, 2, 1, latent_dim), torch.linspace(0, 1, 10, device=mu.device)[:, None]
-    save_grid(model.decode(torch.lerp(ends[:, 0], ends[:, 1], steps).flatten(0, 1)), 10, folder / "interpolation.png")
+def save_pictures(model: VAE, test: torch.Tensor, most: torch.Tensor, folder: Path):
+    """Samples; latent traversal of two dimensions; the way from one test image's code to another's, between both."""
+    latent_dim, device = model.decoder[0].in_features, test.device
+    save_grid(model.decode(torch.randn(64, latent_dim, device=device)), 8, folder / "samples.png")
+    z, steps = torch.zeros(225, latent_dim, device=device), torch.linspace(-2, 2, 15, device=device)
+    z[:, most] = torch.cartesian_prod(steps, steps)
+    save_grid(model.decode(z), 15, folder / "traversal.png")
+    start, end = model.encode(test[:16]).mean.unsqueeze(1).split(8)
+    path = model.decode(torch.lerp(start, end, torch.linspace(0, 1, 10, device=device).unsqueeze(1)))
+    path = torch.cat([test[:8].unsqueeze(1), path, test[8:16].unsqueeze(1)], dim=1)
+    save_grid(path.flatten(0, 1), 12, folder / "interpolation.png")
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # more threads do not help networks this small
-    Distribution.set_default_validate_args(False)  # it waits for the GPU; Run.log reports a NaN
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # float [n, 784] in [0, 1]
     model = VAE(images.mean(0), args.hidden, args.latent_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
-    noise = args.kl_weight > 0
-    run, step = Run(args, args.dataset), 0
+    run, noise = Run(args, args.dataset), args.kl_weight > 0
 
     for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
         loss_sum, start = torch.zeros((), device=device), time.perf_counter()
@@ -189,13 +180,11 @@ def train(args: Args) -> dict:
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(idx)
-            step += len(idx)
         seconds = time.perf_counter() - start  # of training alone
         with torch.no_grad():
             recon, kl = (loss.mean(0) for loss in model.losses(test, noise))
         row = {
-            "global_step": step,
-            "charts/epoch": epoch,
+            "global_step": epoch * len(images),
             "losses/loss": loss_sum.item() / len(images),
             "eval/loss": (recon + args.kl_weight * kl.sum()).item(),
             "eval/recon": recon.item(),
@@ -205,8 +194,8 @@ def train(args: Args) -> dict:
         run.log(row)
         torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
-    save_pictures(model, test, kl.argsort(descending=True)[:2].tolist(), run.dir)
-    run.close("samples.png", "reconstructions.png", "traversal.png", "interpolation.png")
+    save_pictures(model, test, kl.topk(2).indices, run.dir)
+    run.close("samples.png", "traversal.png", "interpolation.png")
     print(f"test loss {row['eval/loss']:.2f} nats an image after {args.epochs} epochs: {run.dir}")
     return row
 

@@ -13,7 +13,7 @@ from gen import vae
 from gen.vae import VAE, Args, UsageError, train
 
 RUN = {"args.json", "metrics.csv", "model.pt"}
-PICTURES = {"samples.png", "reconstructions.png", "traversal.png", "interpolation.png"}
+PICTURES = {"samples.png", "traversal.png", "interpolation.png"}
 
 
 def test_a_diverging_run_stops_with_the_step(tmp_path):
@@ -71,7 +71,7 @@ def test_the_reconstruction_is_the_cross_entropy_summed_over_pixels():
 
 def test_the_decoder_starts_from_the_mean_image():
     mean = torch.tensor([0.0, 0.2, 0.5, 1.0])
-    assert torch.allclose(VAE(mean, 5, 2).decode(torch.zeros(1, 2))[0], mean, atol=2e-3)
+    assert torch.allclose(VAE(mean, 5, 2).decoder[2].bias.sigmoid(), mean, atol=2e-3)
 
 
 def test_digits_are_enlarged_and_split_as_said():
@@ -136,14 +136,16 @@ def test_the_traversal_walks_both_dimensions_and_interpolations_end_at_reconstru
     saved, model, test = {}, make(784, 8, 3), torch.rand(40, 784)
     monkeypatch.setattr(vae, "save_grid", lambda images, columns, path: saved.update({path.stem: images}))
     model.decode = lambda z: torch.nn.functional.pad(z, (0, 781))  # the codes themselves
-    vae.save_pictures(model, test, [2, 0], tmp_path)
+    vae.save_pictures(model, test, torch.tensor([2, 0]), tmp_path)
     plane = saved["traversal"].view(15, 15, 784)[..., :3]
-    steps = torch.distributions.Normal(0, 1).icdf(torch.linspace(0.02, 0.98, 15))
-    assert torch.allclose(plane[3, :, 2], steps, atol=1e-5) and torch.allclose(plane[:, 3, 0], steps, atol=1e-5)
+    steps = torch.linspace(-2, 2, 15)
+    assert torch.allclose(plane[3, :, 0], steps) and torch.allclose(plane[:, 3, 2], steps)
     assert (plane[..., 1] == 0).all()
-    walk, mu = saved["interpolation"].view(8, 10, 784)[..., :3], model.encode(test).mean
-    assert torch.allclose(walk[1, 0], mu[2]) and torch.allclose(walk[1, 9], mu[3])
-    assert torch.allclose(walk[1, 3], (2 * mu[2] + mu[3]) / 3, atol=1e-6)
+    rows, mu = saved["interpolation"].view(8, 12, 784), model.encode(test).mean
+    assert torch.equal(rows[:, 0], test[:8]) and torch.equal(rows[:, 11], test[8:16])
+    walk = rows[1, 1:11, :3]
+    assert torch.allclose(walk[0], mu[1]) and torch.allclose(walk[9], mu[9])
+    assert torch.allclose(walk[3], (2 * mu[1] + mu[9]) / 3, atol=1e-6)
 
 
 def test_a_heavier_kl_term_leaves_less_in_the_code_and_none_makes_an_autoencoder(tmp_path):
@@ -159,10 +161,7 @@ def test_the_seed_decides_every_number(tmp_path):
     assert [row["global_step"] for row in rows(tmp_path / "a")] == ["1500", "3000"]
 
 
-def test_what_cannot_work_is_refused(tmp_path):
-    for flags in ({"epochs": 0}, {"latent_dim": 0}, {"kl_weight": -1.0}, {"learning_rate": math.inf}):
-        with pytest.raises(ValueError, match=next(iter(flags))):
-            Args(**flags)
-    (tmp_path / "run").mkdir()
-    with pytest.raises(UsageError, match="--run-dir"):
-        train(Args(run_dir=tmp_path / "run"))
+@pytest.mark.parametrize("flags", [{"epochs": 0}, {"latent_dim": 1}, {"kl_weight": -1.0}, {"learning_rate": math.inf}])
+def test_what_cannot_work_is_refused(flags):
+    with pytest.raises(ValueError, match=next(iter(flags))):
+        Args(**flags)

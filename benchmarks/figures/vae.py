@@ -17,12 +17,11 @@ PROGRAMS = {  # label: rows of the loss and of the speed
 WEIGHTS = ["0.1", "0.3", "1", "3", "10"]
 PICTURES = {
     "samples.png": ("vae-mnist-float32", "samples.png", "Samples of N(0, I), decoded"),
-    "reconstructions.png": (
+    "interpolation.png": (
         "vae-mnist-float32",
-        "reconstructions.png",
-        "Test images, and below each its reconstruction",
+        "interpolation.png",
+        "From one test image's code to another's, between the images themselves",
     ),
-    "interpolation.png": ("vae-mnist-float32", "interpolation.png", "From one test image's code to another's"),
     "traversal.png": ("vae-plane", "traversal.png", "A code of two dimensions (--latent-dim 2): traversal of both"),
 }
 STEPS = {
