@@ -24,7 +24,8 @@ again='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 150000 --num-envs 10'
 adapt='--num-steps 100 --max-kl 0.001 --adapt'
 margin='--adapt-margin 0.05'
 humanoid='--env-id Humanoid-v5 --total-timesteps 1000000 --num-envs 10'
-reacher='--env-id Reacher-v5 --gamma 0.95 --num-actors 2'
+reacher='algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95'
+processes='python -m torch.distributed.run --standalone --nproc-per-node'
 actors='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000 --num-envs 80 --num-steps 250'
 # temporal differences: the book's random walks, its step sizes and finer ones
 walk5='--env-id walk-5 --num-runs 500 --total-episodes 100'
@@ -85,17 +86,17 @@ trpo-again-reacher-{steps1000,adapt-both} | 1 | 1 | python algos/trpo_parallel.p
 trpo-humanoid-{none,both} | 1-3 | 1 | python algos/trpo_parallel.py $humanoid {--num-steps 500 --max-kl 0.01,$adapt both $margin}
 # steps per second at a batch of 4,992, and what the environment itself allows
 raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
-trpo-speed-reacher      | 1-3 | all | python algos/trpo_parallel.py $reacher --total-timesteps 300000 --num-steps 312 --value-epochs 2
+trpo-speed-reacher      | 1-3 | all | $processes 2 $reacher --total-timesteps 300000 --num-steps 312 --value-epochs 2
 sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
-trpo-to5-ours    | 1-5 | all | python algos/trpo_parallel.py $reacher --total-timesteps 200000 --max-kl 0.03
+trpo-to5-ours    | 1-5 | all | $processes 2 $reacher --total-timesteps 200000 --max-kl 0.03
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
 sb3-to5-{ours,same-kl} | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 tianshou-to5     | 1-2 | all | python benchmarks/peers/tianshou_trpo.py --stop-return -5
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # seconds per update of 20,000 steps, over the number of actors
-trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | python algos/trpo_parallel.py $actors --num-actors {1,2,4,8,16}
+trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
 
 [random_search]
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
@@ -185,7 +186,7 @@ sarsa-cliff{,-expected}  | 1-3 | 1 | python algos/sarsa.py {,--expected}
 # Example 6.6: the cliff, and learning the shortest path from a random policy
 q-cliff{,-random}        | {1-3,1} | 1 | python algos/q_learning.py {,--num-runs 100 --total-episodes 30 --start-e 1 --end-e 1}
 # the post's two doors: no exploration, a fixed epsilon, one that decreases
-q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id doors --num-runs 2000 --learning-rate 1 --learning-rate-power 1 --start-e {0,0.1,1} --end-e {0,0.1,0}
+q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id doors --num-runs 2000 --learning-rate 0.02 --start-e {0,0.1,1} --end-e {0,0.1,0}
 
 [sarsa_lambda]
 # Example 6.5, the windy gridworld: no trace, three kinds of trace, Watkins's Q(lambda); Example 6.6, the cliff
@@ -197,7 +198,7 @@ sl-blackjack             | 1 | 1 | python benchmarks/blackjack.py --total-episod
 [tile_coding]
 # MountainCar-v0 with three kinds of trace; the same without Gymnasium's time limit, as in Figure 12.11
 tiles-car-{replacing,clearing,accumulating}  | 1 | 1 | python algos/tile_coding.py --num-runs 50 --trace {replacing,clearing,accumulating} --learning-rate {0.5,0.5,0.1}
-tiles-book-{replacing,clearing,accumulating} | 1 | 1 | python algos/tile_coding.py --num-runs 50 --trace {replacing,clearing,accumulating} --learning-rate {0.5,0.5,0.1} --max-steps 10000 --total-episodes 20 --eval-episodes 1
+tiles-book-{replacing,clearing,accumulating} | 1 | 1 | python algos/tile_coding.py --num-runs 50 --trace {replacing,clearing,accumulating} --learning-rate {0.5,0.5,0.1} --max-steps 10000 --total-episodes 20
 
 [td_lambda]
 # Example 6.2 and Figure 6.2: TD(0) and Monte Carlo on five states, episode by episode and in batches
@@ -240,7 +241,7 @@ digits-cross-entropy              | 1-3 | 1 | python benchmarks/cross_entropy_mn
 
 [es_mnist]
 # perturbed weights, and backpropagation, which takes the network for a linear one
-es-mnist-{low-rank,full} | 1 | 1 | python algos/es_mnist.py --dataset mnist --total-timesteps 1200000 {,--noise full --images 64 --population 100}
+es-mnist-low-rank   | 1   | 1 | python algos/es_mnist.py --dataset mnist --total-timesteps 1200000
 es-mnist-backprop   | 1   | 1 | python benchmarks/es_mnist_backprop.py
 
 [node_perturbation_mnist]
@@ -324,11 +325,11 @@ draw-color-{base,z,steps,long}  | 1 | 1 | $emoji gen/draw_color.py --data-dir da
 
 [revnet]
 # CIFAR-10 with both backward passes, as far as a CPU gets in minutes; then the paper's 80,000 updates, for a GPU
-revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py --dataset cifar10 --batch-size 100 --augment --updates 250 --log-every 25 --eval-images 1000 {,--store-activations}
-revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --augment --updates 80000 --log-every 500 {,--store-activations}
-revnet-110-long           | 1   | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --augment --updates 80000 --log-every 500 --filters 32 64 128 --blocks 9 9 9
+revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 250 --log-every 50 {,--store-activations}
+revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 80000 --log-every 500 {,--store-activations}
+revnet-110-long           | 1   | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 80000 --log-every 500 --blocks 9 --channels 16 32 64
 # CPU seconds of an update; MB stored for the backward pass, over the number of blocks
-revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py --dataset cifar10 --batch-size 100 --updates 15 --log-every 5 --eval-images 100 {,--store-activations}
+revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py --dataset cifar10 --batch-size 100 --updates 15 --log-every 5 {,--store-activations}
 revnet-memory                    | 1   | 1   | python benchmarks/revnet_memory.py
 
 [chat_rnn]

@@ -5,13 +5,12 @@
 """Evolution strategies on MNIST: a deep linear network whose only nonlinearity is the underflow of float32.
 
     python algos/es_mnist.py
-    python algos/es_mnist.py --dataset mnist --noise full --population 100 --images 64
+    python algos/es_mnist.py --dataset mnist
 
 Three linear layers are one linear layer, except close to 2^-126, the smallest normal number of float32: with denormals
 flushed to zero, activations divided by 2^125 lose what was below 1/2. Backpropagation differentiates the linear
 network, so its gradient ignores the underflow. Evolution strategies perturb the weights in antithetic pairs, compare
-the losses of each pair, and so follow the network as it is computed. All pairs are evaluated by batched matrix
-products.
+the losses of each pair, and so follow the network as it is computed.
 
 OpenAI 2017, "Nonlinear computation in deep linear networks" (the post, openai.com): network, scaling, accuracies.
 Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864).
@@ -19,7 +18,8 @@ Differences from the post, which does not state population, sigma or learning ra
 
 1. A layer's input is scaled up by 2^125 before its product and down after it, which changes no digit of the mantissa:
    a CPU that flushes denormals would lose the terms of the product, not only the sum.
-2. --noise low-rank perturbs a layer by an outer product of Gaussian vectors: one vector product per pair.
+2. The noise of a layer's weights is an outer product of Gaussian vectors, whose entries are uncorrelated and have
+   variance 1: the whole population is evaluated by a few batched products.
 """
 
 import csv
@@ -28,7 +28,6 @@ import json
 import math
 import re
 import time
-import zlib
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -42,8 +41,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
-SIZES = (784, 512, 512, 10)
-SCALE = 2.0**125  # float32's smallest normal number is 2^-126, so what is below 1/2 underflows
+SCALE = 2.0**125
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -64,7 +62,7 @@ class Args:
     """folder for the results; default: a new one under runs/"""
 
     dataset: Literal["digits", "mnist"] = "digits"
-    """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
+    """scikit-learn's 8x8 digits, or MNIST, downloaded on first use"""
     data_dir: Path = Path("data")
     """where MNIST is kept"""
     total_timesteps: PositiveInt = 1_000_000
@@ -73,80 +71,54 @@ class Args:
     """perturbed networks per update, in antithetic pairs"""
     images: Annotated[int, Field(ge=1, le=512)] = 8
     """images that a pair is evaluated on"""
-    noise: Literal["low-rank", "full"] = "low-rank"
-    """perturbation of a layer's weights: an outer product of Gaussian vectors, or a Gaussian matrix"""
     sigma: PositiveFloat = 0.02
     """standard deviation of the perturbations"""
     learning_rate: PositiveFloat = 0.001
     """Adam's initial learning rate; it is annealed linearly to 0"""
     weight_decay: NonNegativeFloat = 0.3
     """decoupled weight decay"""
-    log_every: PositiveInt = 10
-    """updates between rows of metrics.csv"""
 
 
 # --- the network and its perturbations -------------------------------------------------------
 
 
 def underflow(z: torch.Tensor) -> torch.Tensor:
-    """z / 2^125 * 2^125 with denormals flushed to zero; in float64 nothing underflows."""
-    info = torch.finfo(z.dtype)
-    largest_denormal = info.tiny * (1 - info.eps)
-    return F.hardshrink(z / SCALE, largest_denormal) * SCALE  # a GPU, or a CPU without the setting, keeps denormals
+    """z / 2^125 * 2^125 with denormals flushed to zero, as not every device does; in float64 nothing underflows."""
+    return torch.where(z.abs() < SCALE * torch.finfo(z.dtype).tiny, 0.0, z)
 
 
-def initial_parameters() -> list[torch.Tensor]:
+def initial_parameters(num_pixels: int = 784) -> list[torch.Tensor]:
     """Weights [in, out] and biases [out] of the three layers (He et al. 2015)."""
-    layers = [(torch.randn(n_in, n_out) * (2 / n_in) ** 0.5, torch.zeros(n_out)) for n_in, n_out in pairwise(SIZES)]
-    return [parameter for layer in layers for parameter in layer]
+    shapes = pairwise((num_pixels, 512, 512, 10))
+    return [p for n, m in shapes for p in (torch.randn(n, m) * (2 / n) ** 0.5, torch.zeros(m))]
 
 
 def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Images [..., 784] -> logits [..., 10]."""
+    """Images [..., pixels] -> logits [..., 10]."""
     for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):
         x = underflow(x @ weights + bias)
     return x
 
 
-def sample_noise(kind: str, pairs: int, n_in: int, n_out: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """eps of one layer for each pair: weights [pairs, in, out], or factors a [pairs, in], b [pairs, out]; biases."""
-    shapes = [(pairs, n_in, n_out)] if kind == "full" else [(pairs, n_in), (pairs, n_out)]
-    return tuple(torch.randn(shape, device=device) for shape in [*shapes, (pairs, n_out)])
-
-
-def apply_noise(noise: tuple[torch.Tensor, ...], h: torch.Tensor) -> torch.Tensor:
-    """h eps: inputs [signs, pairs, images, in] -> [signs, pairs, images, out]."""
-    *weights, bias = noise
-    if len(weights) == 1:
-        return torch.einsum("spmi,pio->spmo", h, weights[0]) + bias.unsqueeze(1)
-    a, b = weights
-    return (h @ a.unsqueeze(2)) * b.unsqueeze(1) + bias.unsqueeze(1)
-
-
-def weighted_sum(noise: tuple[torch.Tensor, ...], f: torch.Tensor) -> list[torch.Tensor]:
-    """sum_i f_i eps_i over the pairs: f [pairs] -> weights [in, out] and biases [out]."""
-    *weights, bias = noise
-    total = torch.tensordot(f, weights[0], 1) if len(weights) == 1 else (f.unsqueeze(1) * weights[0]).T @ weights[1]
-    return [total, f @ bias]
-
-
 def estimate_gradient(
-    parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, args: Args
+    parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, sigma: float
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """sum_i (L(theta + sigma eps_i) - L(theta - sigma eps_i)) eps_i / (2 sigma n), as in section 2.1 of Salimans et al.
 
-    x [pairs, images, 784], labels [pairs, images] -> gradient of each parameter, losses [2, pairs].
+    x [pairs, images, pixels], labels [pairs, images] -> gradient of each parameter, losses [2, pairs].
     """
     pairs, images = labels.shape
     sign = torch.tensor([1.0, -1.0], device=x.device).view(2, 1, 1, 1)
-    h, noises = x.unsqueeze(0), []
+    h, noise = x, []
     for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        noises.append(sample_noise(args.noise, pairs, *weights.shape, x.device))
-        h = underflow(h @ weights + bias + args.sigma * sign * apply_noise(noises[-1], h))
-    losses = F.cross_entropy(h.flatten(0, 2), labels.flatten().repeat(2), reduction="none").view(2, pairs, images)
-    losses = losses.mean(dim=2)
-    f = (losses[0] - losses[1]) / (2 * args.sigma * pairs)
-    return [gradient for noise in noises for gradient in weighted_sum(noise, f)], losses
+        a, b, c = (torch.randn(pairs, n, device=x.device) for n in (*weights.shape, len(bias)))
+        h_eps = (h @ a.unsqueeze(2)) * b.unsqueeze(1) + c.unsqueeze(1)  # eps is a b^T for the weights, c for the biases
+        h = underflow(h @ weights + bias + sigma * sign * h_eps)
+        noise.append((a, b, c))
+    losses = F.cross_entropy(h.flatten(0, 2), labels.flatten().repeat(2), reduction="none")
+    losses = losses.view(2, pairs, images).mean(dim=2)
+    f = (losses[0] - losses[1]) / (2 * sigma * pairs)
+    return [gradient for a, b, c in noise for gradient in ((f.unsqueeze(1) * a).T @ b, f @ c)], losses
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -161,74 +133,65 @@ MNIST_SHA256 = {
 
 
 def load_data(args: Args) -> list[torch.Tensor]:
-    """Training images [n, 784] in [0, 1] and labels [n], then those of the test set."""
+    """Training images [n, pixels] in [0, 1] and labels [n], then those of the test set."""
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
-        images = F.interpolate(images, size=(28, 28), mode="bilinear").flatten(1)
-        labels = torch.from_numpy(digits.target).long()
+        images, labels = torch.from_numpy(digits.data / 16).float(), torch.from_numpy(digits.target).long()
         return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
     data = []
     for name, sha256 in MNIST_SHA256.items():
-        path, is_images = args.data_dir / name, "images" in name
+        path, header = args.data_dir / name, 16 if "images" in name else 8  # bytes of the IDX format's header
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
-            content = gzip.decompress(path.read_bytes())
-            array = torch.from_numpy(
-                np.frombuffer(content, np.uint8, offset=16 if is_images else 8).copy()
-            )  # IDX header
-            data.append(array.view(-1, 784) / 255 if is_images else array.long())
-        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
-    return data
+            array = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+            data.append(torch.from_numpy(array.copy()))
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+    images, labels, test_images, test_labels = data
+    return [images.view(-1, 784) / 255, labels.long(), test_images.view(-1, 784) / 255, test_labels.long()]
 
 
 # --- training --------------------------------------------------------------------------------
 
 
 def accuracy(parameters: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> float:
-    batches = zip(images.to(parameters[0].dtype).split(5000), labels.split(5000), strict=True)
-    return sum((network(parameters, x).argmax(1) == t).sum().item() for x, t in batches) / len(labels)
+    return (network(parameters, images).argmax(1) == labels).double().mean().item()
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # holds for this thread
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, labels, test_images, test_labels = (x.to(device) for x in load_data(args))
-    parameters = [p.to(device) for p in initial_parameters()]
+    parameters = [p.to(device) for p in initial_parameters(images.shape[1])]
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
     num_updates = math.ceil(args.total_timesteps / (args.population * args.images))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_updates)
-    run, start, loss_sum, logged = Run(args, args.dataset), time.perf_counter(), 0.0, 0
+    run, start = Run(args, args.dataset), time.perf_counter()
 
     for update in tqdm(range(1, num_updates + 1), unit="update", disable=None):
         idx = torch.randint(len(images), (args.population // 2, args.images), device=device)
-        gradients, losses = estimate_gradient(parameters, images[idx], labels[idx], args)
+        gradients, losses = estimate_gradient(parameters, images[idx], labels[idx], args.sigma)
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient
         optimizer.step()
         schedule.step()
-        loss_sum += losses.mean()
-        if update % args.log_every == 0 or update == num_updates:
-            last, step = update == num_updates, update * args.population * args.images
-            exact = [p.double() for p in parameters]  # the same weights where nothing underflows
+        if update % 10 == 0 or update == num_updates:
+            step, exact = update * args.population * args.images, [p.double() for p in parameters]
             row = {
                 "global_step": step,
-                "losses/loss": loss_sum.item() / (update - logged),
+                "losses/loss": losses.mean().item(),
                 "charts/SPS": step / (time.perf_counter() - start),
                 "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
-                "eval/test_accuracy_float64": accuracy(exact, test_images, test_labels),
-                "eval/train_accuracy": accuracy(parameters, images, labels) if last else None,
+                "eval/test_accuracy_float64": accuracy(exact, test_images.double(), test_labels),  # no underflow
+                "eval/train_accuracy": accuracy(parameters, images, labels),
             }
             run.log(row)
-            loss_sum, logged = 0.0, update
 
     torch.save({"parameters": [p.cpu() for p in parameters]}, run.dir / "model.pt")
     save_curve(run, "eval/test_accuracy", "images evaluated")

@@ -38,15 +38,14 @@ def train(total_timesteps: int, batch_size: int, log_every: int):
                 "global_step": update * batch_size,
                 "losses/loss": loss.item(),
                 "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
-                "eval/test_accuracy_float64": accuracy(exact, test_images, test_labels),
-                "eval/train_accuracy": accuracy(parameters, images, labels) if update == num_updates else None,
+                "eval/test_accuracy_float64": accuracy(exact, test_images.double(), test_labels),
+                "eval/train_accuracy": accuracy(parameters, images, labels),
             }
 
 
 def main(run_dir: Path, seed: int = 1, total_timesteps: int = 600_000, batch_size: int = 100, log_every: int = 600):
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     es_mnist.underflow = lambda z: z + (UNDERFLOW(z) - z).detach()
     write_rows(run_dir, train(total_timesteps, batch_size, log_every))
 

@@ -8,43 +8,27 @@ import torch
 import torch.nn.functional as F
 
 from algos import es_mnist
-from algos.es_mnist import (
-    SCALE,
-    SIZES,
-    Args,
-    estimate_gradient,
-    initial_parameters,
-    load_data,
-    network,
-    sample_noise,
-    train,
-    underflow,
-)
-
-CPU = torch.device("cpu")
-
+from algos.es_mnist import SCALE, Args, estimate_gradient, initial_parameters, load_data, network, train, underflow
 
 # --- the network that is linear on paper -----------------------------------------------------
 
 
-@pytest.mark.parametrize("flush", [False, True])
-def test_underflow_leaves_nothing_below_one_half_and_changes_nothing_else(flush):
+def test_underflow_is_what_a_processor_makes_of_it_that_flushes_denormals():
     z = torch.randn(300, 1000, generator=torch.Generator().manual_seed(0)) * 3
     z[0, :4] = torch.tensor([0.5, -0.5, 0.50000006, 0.4999999])
-    torch.set_flush_denormal(flush)
+    assert torch.equal(underflow(z), torch.where(z.abs() >= 0.5, z, 0.0))
+    assert torch.equal(underflow(z.double()), z.double())
+    torch.set_flush_denormal(True)
     try:
-        assert torch.equal(underflow(z), torch.where(z.abs() >= 0.5, z, 0.0))
-        processor = z / SCALE * SCALE  # what the processor makes of it
-        assert torch.equal(processor, underflow(z)) == flush
+        assert torch.equal(z / SCALE * SCALE, underflow(z))
     finally:
         torch.set_flush_denormal(False)
-    assert torch.equal(underflow(z.double()), z.double())
 
 
 def test_it_computes_the_posts_formulas():
     """h1 = (x W1 + b1) / s, h2 = h1 W2 + b2 / s, o = (h2 W3 + b3 / s) s; products keep denormals."""
     torch.manual_seed(3)
-    w1, b1, w2, b2, w3, b3 = parameters = [p + 0.05 * (p.dim() == 1) for p in initial_parameters()]
+    w1, b1, w2, b2, w3, b3 = parameters = [p + 0.05 * (p.dim() == 1) for p in initial_parameters(64)]
     x = load_data(Args())[0][:50]
     lose = lambda h: torch.where(h.abs() < 2.0**-126, 0.0, h)  # noqa: E731
     h1 = lose((x @ w1 + b1) / SCALE)
@@ -57,7 +41,7 @@ def test_it_computes_the_posts_formulas():
 
 def test_it_is_not_linear_in_float32_and_linear_in_float64():
     torch.manual_seed(0)
-    parameters, x = initial_parameters(), load_data(Args())[0][:2]
+    parameters, x = initial_parameters(64), load_data(Args())[0][:2]
     x = torch.cat([x, x.mean(dim=0, keepdim=True)])
     for p, bent in ((parameters, True), ([p.double() for p in parameters], False)):
         y = network(p, x.to(p[0].dtype))
@@ -69,7 +53,7 @@ def test_initial_weights_are_he_et_als():
     assert [tuple(p.shape) for p in parameters] == [(784, 512), (512,), (512, 512), (512,), (512, 10), (10,)]
     for weights in parameters[::2]:
         assert weights.std().item() == pytest.approx((2 / len(weights)) ** 0.5, rel=0.05)
-    assert SIZES == (784, 512, 512, 10) and SCALE == 2**125
+    assert SCALE == 2**125
     assert not any(bias.any() for bias in parameters[1::2])
 
 
@@ -82,17 +66,16 @@ def small_network() -> list[torch.Tensor]:
     return [torch.randn(shape) for n_in, n_out in pairwise((3, 5, 4, 3)) for shape in ((n_in, n_out), (n_out,))]
 
 
-@pytest.mark.parametrize("noise", ["full", "low-rank"])
-def test_the_estimate_is_that_of_networks_perturbed_one_by_one(noise):
-    args, parameters, pairs = Args(noise=noise, sigma=0.3), small_network(), 20
+def test_the_estimate_is_that_of_networks_perturbed_one_by_one():
+    parameters, pairs = small_network(), 20
     x, labels = torch.rand(pairs, 2, 3), torch.randint(3, (pairs, 2))
     torch.manual_seed(7)
-    gradients, losses = estimate_gradient(parameters, x, labels, args)
+    gradients, losses = estimate_gradient(parameters, x, labels, 0.3)
     torch.manual_seed(7)
     epsilon = []
     for n_in, n_out in pairwise((3, 5, 4, 3)):
-        *weights, bias = sample_noise(noise, pairs, n_in, n_out, CPU)
-        epsilon += [weights[0] if noise == "full" else torch.einsum("pi,po->pio", *weights), bias]
+        a, b, c = (torch.randn(pairs, n) for n in (n_in, n_out, n_out))
+        epsilon += [torch.einsum("pi,po->pio", a, b), c]
     expected = [torch.zeros_like(p) for p in parameters]
     for i in range(pairs):
         up, down = (
@@ -107,8 +90,7 @@ def test_the_estimate_is_that_of_networks_perturbed_one_by_one(noise):
         assert torch.allclose(found, total, atol=1e-4)
 
 
-@pytest.mark.parametrize("noise", ["full", "low-rank"])
-def test_where_nothing_underflows_it_is_the_gradient_of_backpropagation(noise):
+def test_where_nothing_underflows_it_is_the_gradient_of_backpropagation():
     parameters = [torch.full_like(p, 3) if p.dim() == 1 else 0.1 * p for p in small_network()]
     x, label = torch.rand(3, generator=torch.Generator().manual_seed(1)), torch.tensor([2])
     exact = torch.autograd.functional.jacobian(
@@ -117,22 +99,12 @@ def test_where_nothing_underflows_it_is_the_gradient_of_backpropagation(noise):
     exact, found = torch.cat([g.flatten() for g in exact]), []
     for _ in range(40):
         batch = x.expand(3000, 1, 3), label.expand(3000, 1)
-        gradients, _ = estimate_gradient(parameters, *batch, Args(noise=noise, sigma=1e-3))
+        gradients, _ = estimate_gradient(parameters, *batch, sigma=1e-3)
         found.append(torch.cat([g.flatten() for g in gradients]).double())
     found = torch.stack(found)
     error = found.std(dim=0) / 40**0.5
     assert ((found.mean(dim=0) - exact).abs() < 4.5 * error + 2e-3 * exact.abs().max()).all()
     assert error.max() < 0.1 * exact.abs().max()
-
-
-@pytest.mark.parametrize("noise", ["full", "low-rank"])
-def test_noise_has_mean_0_and_variance_1_and_its_entries_are_uncorrelated(noise):
-    torch.manual_seed(0)
-    *weights, bias = sample_noise(noise, 20_000, 3, 2, CPU)
-    weights = weights[0] if noise == "full" else torch.einsum("pi,po->pio", *weights)
-    epsilon = torch.cat([weights.flatten(1), bias], dim=1)
-    assert torch.allclose(epsilon.mean(dim=0), torch.zeros(8), atol=0.05)
-    assert torch.allclose(epsilon.T @ epsilon / 20_000, torch.eye(8), atol=0.07)
 
 
 # --- training --------------------------------------------------------------------------------
@@ -143,18 +115,17 @@ def rows(folder) -> list[dict]:
         return [{k: v for k, v in row.items() if k != "charts/SPS"} for row in csv.DictReader(file)]
 
 
-SMALL = {"population": 40, "images": 50, "total_timesteps": 4_000, "log_every": 1}
+SMALL = {"population": 40, "images": 50, "total_timesteps": 4_000}
 
 
-@pytest.mark.parametrize("noise", ["full", "low-rank"])
-def test_it_learns_what_no_linear_network_can(noise):
+def test_it_learns_what_no_linear_network_can():
     """Exclusive or: a linear network gets three of the four right at most, which float64 confirms."""
     x, t = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1, 1, 0])
     torch.manual_seed(2)
     parameters = [torch.randn(*shape) for i, o in pairwise((2, 16, 2)) for shape in ((i, o), (o,))]
-    optimizer, args = torch.optim.Adam(parameters, lr=0.02), Args(sigma=0.1, noise=noise)
+    optimizer = torch.optim.Adam(parameters, lr=0.02)
     for _ in range(300):
-        gradients, _ = estimate_gradient(parameters, x.expand(100, 4, 2), t.expand(100, 4), args)
+        gradients, _ = estimate_gradient(parameters, x.expand(100, 4, 2), t.expand(100, 4), sigma=0.1)
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient
         optimizer.step()
@@ -163,8 +134,8 @@ def test_it_learns_what_no_linear_network_can(noise):
 
 
 def test_the_folder_holds_what_the_row_says(tmp_path):
-    row = train(Args(population=100, images=20, total_timesteps=20_000, log_every=3, run_dir=tmp_path / "run"))
-    assert row["global_step"] == 20_000 and len(rows(tmp_path / "run")) == 4
+    row = train(Args(population=100, images=10, total_timesteps=25_000, run_dir=tmp_path / "run"))
+    assert row["global_step"] == 25_000 and len(rows(tmp_path / "run")) == 3
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.pt"}
     images, labels = (x.numpy() for x in load_data(Args())[2:])
     parameters = [p.numpy() for p in torch.load(tmp_path / "run/model.pt", weights_only=True)["parameters"]]
@@ -179,7 +150,7 @@ def test_the_folder_holds_what_the_row_says(tmp_path):
 def test_an_update_is_adam_with_decoupled_decay_and_a_linearly_annealed_learning_rate(tmp_path, monkeypatch):
     seen = []
 
-    def ones(parameters, x, labels, args):
+    def ones(parameters, x, labels, sigma):
         seen.append(parameters[0][0, 0].item())
         return [torch.ones_like(p) for p in parameters], torch.ones(2, 20)
 
@@ -192,10 +163,9 @@ def test_an_update_is_adam_with_decoupled_decay_and_a_linearly_annealed_learning
     assert len(seen) == 5
 
 
-@pytest.mark.parametrize("noise", ["full", "low-rank"])
-def test_the_seed_decides_every_number(noise, tmp_path):
+def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(Args(**SMALL, noise=noise, seed=seed, run_dir=tmp_path / name))
+        train(Args(**SMALL, seed=seed, run_dir=tmp_path / name))
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
 
 
@@ -221,7 +191,7 @@ def test_a_diverged_run_stops(tmp_path):
 
 @pytest.mark.parametrize(
     "args",
-    [{"population": 5}, {"images": 0}, {"noise": "none"}, {"sigma": 0.0}, {"weight_decay": -0.1}, {"seed": -1}],
+    [{"population": 5}, {"images": 0}, {"sigma": 0.0}, {"weight_decay": -0.1}],
 )
 def test_what_cannot_work_is_refused(args):
     with pytest.raises(ValueError, match=next(iter(args))):
