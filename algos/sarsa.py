@@ -11,11 +11,11 @@ Each step moves Q(s, a) towards the reward plus the discounted value of the next
 policy. So the values include the cost of exploration: on the cliff SARSA learns a detour away from the edge.
 Expected SARSA replaces the next action's value by its mean under the policy, which has less variance.
 
-All runs advance in lockstep, one numpy operation for all of them; a table this small gains nothing from a GPU.
+All runs advance side by side, one numpy operation for all of them; a table this small gains nothing from a GPU.
 
 Rummery & Niranjan 1994, "On-line Q-learning using connectionist systems".
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: equations 6.7 and 6.9, Example 6.6 (the cliff).
-Conventions: equal values are a tie, broken at random; an episode cut off by the time limit is bootstrapped.
+Conventions: equal values are a tie, broken at random; there is no time limit, episodes end where they terminate.
 """
 
 import csv
@@ -30,7 +30,7 @@ from typing import Annotated
 import gymnasium as gym
 import numpy as np
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -56,8 +56,6 @@ class Args:
     """independent runs, side by side"""
     total_episodes: Annotated[int, Field(ge=1, le=100_000)] = 500
     """episodes of each run"""
-    max_steps: PositiveInt = 10_000
-    """time limit of an episode, in steps"""
     expected: bool = False
     """Expected SARSA"""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -73,9 +71,64 @@ class Args:
 
 def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:
     """Actions [n] for action values q [n, actions]; ties are broken at random."""
-    best = q == q.max(axis=1, keepdims=True)
-    greedy = (best * rng.random(q.shape)).argmax(axis=1)
-    return np.where(rng.random(len(q)) < epsilon, rng.integers(q.shape[1], size=len(q)), greedy)
+    explore = rng.random(len(q)) < epsilon
+    candidates = explore[:, None] | (q == q.max(axis=1, keepdims=True))
+    return (candidates * rng.random(q.shape)).argmax(axis=1)
+
+
+def train(args: Args) -> dict:
+    """Train; returns the last row of metrics.csv."""
+    world, rng = World(args.env_id), np.random.default_rng(args.seed)
+    q, returns = np.zeros((args.num_runs, *world.shape)), np.zeros((args.num_runs, args.total_episodes))
+    run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
+
+    runs, episodes = np.arange(args.num_runs), np.zeros(args.num_runs, int)  # runs in progress; episodes finished
+    states = world.reset(args.num_runs, rng)
+    actions = epsilon_greedy(q[runs, states], args.epsilon, rng)
+    bar = tqdm(total=args.total_episodes, unit="episode", disable=None)
+    while len(runs):
+        next_states, rewards, terminated = world.step(states, actions, rng)
+        next_q = q[runs, next_states]
+        next_actions = epsilon_greedy(next_q, args.epsilon, rng)
+        if args.expected:
+            next_value = (1 - args.epsilon) * next_q.max(axis=1) + args.epsilon * next_q.mean(axis=1)  # equation 6.9
+        else:
+            next_value = next_q[np.arange(len(runs)), next_actions]  # equation 6.7
+        target = rewards + args.gamma * ~terminated * next_value
+        q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])
+        states, actions = next_states, next_actions
+
+        returns[runs, episodes[runs]] += rewards
+        episodes[runs[terminated]] += 1
+        states[terminated] = world.reset(terminated.sum(), rng)
+        actions[terminated] = epsilon_greedy(q[runs[terminated], states[terminated]], args.epsilon, rng)
+        global_step += len(runs)
+        playing = episodes[runs] < args.total_episodes
+        runs, states, actions = runs[playing], states[playing], actions[playing]
+
+        for k in range(len(run.rows), episodes.min()):  # the episodes that all runs have finished by now
+            row = {
+                "global_step": global_step,
+                "charts/episode": k + 1,
+                **mean_and_error("charts/episodic_return", returns[:, k]),
+                **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
+                "charts/SPS": global_step / (time.perf_counter() - start),
+                **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
+            }
+            if k + 1 == args.total_episodes:
+                greedy = evaluate(world, q, rng)
+                row |= mean_and_error("eval/episodic_return", greedy)
+                row["eval/share_ended"] = len(greedy) / args.num_runs
+            run.log(row)
+            bar.update()
+
+    bar.close()
+    np.savez(run.dir / "model.npz", q=q)
+    save_curve(run, "charts/episodic_return_100")
+    run.close("curve.png")
+    result = f"{greedy.mean():.1f}" if len(greedy) else "none"
+    print(f"greedy return {result}, {row['eval/share_ended']:.0%} of the runs reach an end: {run.dir}")
+    return row
 
 
 # --- the environment, for all runs at once ---------------------------------------------------
@@ -106,84 +159,23 @@ class World:
         return self.next_states[drawn], self.rewards[drawn], self.terminations[drawn]
 
 
-# --- training --------------------------------------------------------------------------------
+# --- evaluation ------------------------------------------------------------------------------
 
 
-def evaluate(world: World, q: np.ndarray, max_steps: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One episode of each run's greedy policy: returns [runs], and whether it terminated [runs]."""
-    runs, states = np.arange(len(q)), world.reset(len(q), rng)
-    returns, terminated = np.zeros(len(q)), np.zeros(len(q), bool)
-    for _ in range(max_steps):
-        actions = epsilon_greedy(q[runs, states], 0, rng)
-        states, rewards, terminated[runs] = world.step(states, actions, rng)
+def evaluate(world: World, q: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns of a greedy episode of each run, those that do not terminate within 1,000 steps left out."""
+    runs, states, returns = np.arange(len(q)), world.reset(len(q), rng), np.zeros(len(q))
+    for _ in range(1000):
+        states, rewards, terminated = world.step(states, epsilon_greedy(q[runs, states], 0, rng), rng)
         returns[runs] += rewards
-        runs, states = runs[~terminated[runs]], states[~terminated[runs]]
-    return returns, terminated
+        runs, states = runs[~terminated], states[~terminated]
+    return np.delete(returns, runs)
 
 
 def mean_and_error(name: str, x: np.ndarray) -> dict:
     """Mean over runs and its standard error, None where there are too few: x [runs]."""
     error = x.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else None
     return {name: x.mean() if len(x) else None, f"{name}_se": error}
-
-
-def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
-    world, rng = World(args.env_id), np.random.default_rng(args.seed)
-    q = np.zeros((args.num_runs, *world.shape))
-    returns, lengths = np.zeros((2, args.num_runs, args.total_episodes))
-    run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-
-    runs, episodes = np.arange(args.num_runs), np.zeros(args.num_runs, int)  # runs in progress; episodes finished
-    states = world.reset(args.num_runs, rng)
-    actions = epsilon_greedy(q[runs, states], args.epsilon, rng)
-    bar = tqdm(total=args.total_episodes, unit="episode", disable=None)
-    while len(runs):
-        next_states, rewards, terminated = world.step(states, actions, rng)
-        next_q = q[runs, next_states]
-        next_actions = epsilon_greedy(next_q, args.epsilon, rng)
-        if args.expected:
-            next_value = (1 - args.epsilon) * next_q.max(axis=1) + args.epsilon * next_q.mean(axis=1)  # equation 6.9
-        else:
-            next_value = next_q[np.arange(len(runs)), next_actions]  # equation 6.7
-        target = rewards + args.gamma * ~terminated * next_value
-        q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])
-        states, actions = next_states, next_actions
-
-        returns[runs, episodes[runs]] += rewards
-        lengths[runs, episodes[runs]] += 1
-        ended = terminated | (lengths[runs, episodes[runs]] == args.max_steps)
-        episodes[runs[ended]] += 1
-        states[ended] = world.reset(ended.sum(), rng)
-        actions[ended] = epsilon_greedy(q[runs[ended], states[ended]], args.epsilon, rng)
-        playing = episodes[runs] < args.total_episodes
-        runs, states, actions = runs[playing], states[playing], actions[playing]
-
-        for k in range(len(run.rows), episodes.min()):  # the episodes that all runs have finished by now
-            global_step += int(lengths[:, k].sum())
-            row = {
-                "global_step": global_step,
-                "charts/episode": k + 1,
-                **mean_and_error("charts/episodic_return", returns[:, k]),
-                **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
-                "charts/episodic_length": lengths[:, k].mean(),
-                "charts/SPS": global_step / (time.perf_counter() - start),
-                **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
-            }
-            if k + 1 == args.total_episodes:
-                greedy, arrived = evaluate(world, q, min(args.max_steps, 1000), rng)
-                row |= mean_and_error("eval/episodic_return", greedy[arrived])  # an endless episode has no return
-                row["eval/share_ended"] = arrived.mean()
-            run.log(row)
-            bar.update()
-
-    bar.close()
-    np.savez(run.dir / "model.npz", q=q)
-    save_curve(run, "charts/episodic_return_100")
-    run.close("curve.png")
-    result = f"{row['eval/episodic_return']:.1f}" if arrived.any() else "none"
-    print(f"greedy return {result}, {arrived.mean():.0%} of {args.num_runs} runs reach an end: {run.dir}")
-    return row
 
 
 # --- one run's folder: the same in every file ------------------------------------------------

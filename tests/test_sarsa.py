@@ -34,7 +34,7 @@ def test_the_world_is_gymnasiums_table(env_id):
 
 
 @pytest.mark.parametrize("expected", [False, True])
-def test_the_update_is_that_of_a_plain_loop_and_bootstraps_at_the_time_limit(expected, tmp_path, monkeypatch):
+def test_the_update_is_that_of_a_plain_loop(expected, tmp_path, monkeypatch):
     events, step, act = [], World.step, epsilon_greedy
 
     def spy_step(world, states, actions, rng):
@@ -50,8 +50,8 @@ def test_the_update_is_that_of_a_plain_loop_and_bootstraps_at_the_time_limit(exp
 
     monkeypatch.setattr(World, "step", spy_step)
     monkeypatch.setattr(algos.sarsa, "epsilon_greedy", spy_act)
-    monkeypatch.setattr(algos.sarsa, "evaluate", lambda *args: (np.zeros(1), np.ones(1, bool)))
-    args = {"num_runs": 1, "total_episodes": 30, "max_steps": 20, "gamma": 0.9, "epsilon": 0.3}
+    monkeypatch.setattr(algos.sarsa, "evaluate", lambda *args: np.zeros(1))
+    args = {"num_runs": 1, "total_episodes": 5, "gamma": 0.9, "epsilon": 0.3}
     train(Args(run_dir=tmp_path / "run", expected=expected, **args))
 
     q = np.zeros((48, 4))
@@ -60,8 +60,8 @@ def test_the_update_is_that_of_a_plain_loop_and_bootstraps_at_the_time_limit(exp
         bootstrap = 0 if terminated else mean if expected else q[s2, a2]
         q[s, a] += 0.5 * (r + 0.9 * bootstrap - q[s, a])
     assert np.load(tmp_path / "run/model.npz")["q"][0] == pytest.approx(q)
-    assert len(events) == 600 and not any(terminated for *_, terminated, _ in events)  # twenty steps each, all cut off
-    assert all(after[:2] == [before[2], before[5]] for i, (before, after) in enumerate(pairwise(events)) if i % 20 < 19)
+    assert len(events) > 300 and sum(terminated for *_, terminated, _ in events) == 5
+    assert all(after[:2] == [before[2], before[5]] for before, after in pairwise(events) if not before[4])
 
 
 def test_what_follows_a_termination_does_not_matter(tmp_path, monkeypatch):
@@ -77,12 +77,28 @@ def test_what_follows_a_termination_does_not_matter(tmp_path, monkeypatch):
     assert (np.load(tmp_path / "a/model.npz")["q"] == np.load(tmp_path / "b/model.npz")["q"]).all()
 
 
-def test_an_episode_that_terminates_on_the_last_allowed_step_has_ended():
-    world, q = World("CliffWalking-v1"), np.zeros((3, 48, 4))
+class Corridor:
+    """Every episode terminates after so many steps, each of which costs 1."""
+
+    def __init__(self, length):
+        self.length, self.steps = length, 0
+
+    def reset(self, n, rng):
+        return np.zeros(n, int)
+
+    def step(self, states, actions, rng):
+        self.steps += 1
+        return states, -np.ones(len(states)), np.full(len(states), self.steps == self.length)
+
+
+def test_greedy_policies_are_followed_to_the_end_and_those_in_circles_left_out():
+    world, q, rng = World("CliffWalking-v1"), np.zeros((3, 48, 4)), np.random.default_rng(0)
     q[:, 36, 0] = q[:, 24:35, 1] = q[:, 35, 2] = 1  # up, along the cliff, down: 13 steps
-    returns, terminated = evaluate(world, q, 13, np.random.default_rng(0))
-    assert returns.tolist() == [-13] * 3 and terminated.all()
-    assert not evaluate(world, q, 12, np.random.default_rng(0))[1].any()
+    assert evaluate(world, q, rng).tolist() == [-13] * 3
+    q[1, 36, 3] = 2  # stays at the start
+    assert evaluate(world, q, rng).tolist() == [-13] * 2
+    assert evaluate(Corridor(1000), q, rng).tolist() == [-1000] * 3  # the last step that is allowed
+    assert not len(evaluate(Corridor(1001), q, rng))
 
 
 def test_errors_are_over_runs(tmp_path, monkeypatch):
@@ -107,11 +123,13 @@ def test_the_cliff(expected, online, greedy, tmp_path):
 
 
 def test_no_run_learns_from_more_episodes_than_it_was_asked_for(tmp_path, monkeypatch):
-    learned, step = [], World.step
-    monkeypatch.setattr(World, "step", lambda *args: learned.append(step(*args)) or learned[-1])
-    row = train(Args(run_dir=tmp_path / "run", num_runs=5, total_episodes=7, max_steps=1))
-    assert sum(len(rewards) for _, rewards, _ in learned[:7]) == row["global_step"] == 35
-    assert sum(len(rewards) for _, rewards, _ in learned[7:]) <= 5  # the evaluation
+    steps, step, episodes, reset = [], World.step, [], World.reset
+    monkeypatch.setattr(World, "step", lambda *args: steps.append(len(args[1])) or step(*args))
+    monkeypatch.setattr(World, "reset", lambda world, n, rng: episodes.append(n) or reset(world, n, rng))
+    monkeypatch.setattr(algos.sarsa, "evaluate", lambda *args: np.zeros(1))
+    row = train(Args(run_dir=tmp_path / "run", num_runs=5, total_episodes=7))
+    assert sum(episodes) == 5 * 7 + 5  # a last start of each run is not played
+    assert row["global_step"] == sum(steps)
 
 
 def rows(folder):
@@ -133,7 +151,6 @@ def test_the_seed_decides_every_number(tmp_path):
         ({"env_id": "NoSuchEnv-v0"}, "doesn't exist"),
         ({"env_id": "nowhere:NoSuchEnv-v0"}, "No module named"),
         ({"num_runs": 0}, "num_runs"),
-        ({"max_steps": 0}, "max_steps"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"epsilon": 1.5}, "epsilon"),
         ({"gamma": float("nan")}, "gamma"),

@@ -8,9 +8,9 @@ import numpy as np
 from benchmarks import plot
 from benchmarks.plot import Result, Results, pooled
 
-RETURN, LENGTH, ONLINE = "charts/episodic_return", "charts/episodic_length", "charts/episodic_return_100"
+RETURN, ONLINE = "charts/episodic_return", "charts/episodic_return_100"
 GREEDY, EPISODE = "eval/episodic_return", "charts/episode"
-COLUMNS = ["global_step", EPISODE, RETURN, f"{RETURN}_se", ONLINE, f"{ONLINE}_se", LENGTH]
+COLUMNS = ["global_step", EPISODE, RETURN, f"{RETURN}_se", ONLINE, f"{ONLINE}_se"]
 CLIFF = {  # method: entry, section
     "SARSA": ("sarsa-cliff", "sarsa"),
     "Expected SARSA": ("sarsa-cliff-expected", "sarsa"),
