@@ -166,6 +166,16 @@ def test_where_no_trial_passes_the_policy_stays_bit_for_bit():
         assert losses["losses/step_fraction"] == losses["losses/kl"] == losses["losses/surrogate_gain"] == 0
 
 
+def test_a_standard_deviation_never_shrinks():
+    layer, x = Standardize(2), torch.tensor([[1.0, -4.0], [-1.0, 4.0]])
+    layer.update(x)
+    assert layer.std.tolist() == pytest.approx([1, 4], rel=1e-3)
+    layer.update(torch.cat([0.01 * x] * 50))
+    assert layer.std.tolist() == pytest.approx([1, 4], rel=1e-3)
+    layer.update(torch.cat([100 * x] * 50))
+    assert layer.std.tolist() > [10, 40]
+
+
 def test_standardize_has_the_moments_of_everything_it_has_seen():
     torch.manual_seed(0)
     x, layer = 5 + 3 * torch.randn(400, 2), Standardize(2)
