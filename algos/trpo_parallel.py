@@ -1,20 +1,17 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium[classic-control,mujoco]>=1.1", "matplotlib", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
-#     "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["gymnasium[classic-control,mujoco]>=1.4", "matplotlib", "numpy", "pydantic>=2.6", "torch>=2.4",
+#                 "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """TRPO with parallel actors and adaptive batch sizes and KL bounds: trpo.py for several cores and machines.
 
-    python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --num-actors 2
+    torchrun --nproc-per-node 2 algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95
     python algos/trpo_parallel.py --env-id HalfCheetah-v5 --num-envs 10 --num-steps 100 --max-kl 0.001 --adapt both
-    torchrun --nproc-per-node 4 algos/trpo_parallel.py --env-id Hopper-v5
 
-Every process steps its share of the environments with a frozen numpy copy of the policy; the first one also learns.
-They communicate once per batch, and each environment has its own random numbers, so the curve is the same for any
-number of processes. --adapt changes the steps per update and the KL bound with the progress of the mean return.
---value linear is ridge regression of Monte-Carlo returns on o, o^2, t/100, (t/100)^2, 1.
+Every process that torchrun starts steps its share of the environments with a frozen numpy copy of the policy; the
+first one also learns. They communicate once per batch, and each environment has its own random numbers, so the curve is
+the same for any number of processes. --adapt changes the steps per update and the KL bound with the progress of the
+mean return. --value linear is ridge regression of Monte-Carlo returns on o, o^2, t/100, (t/100)^2, 1.
 
 Frans 2016 (kvfrans.com), "Speeding up TRPO through parallelization and parameter adaptation" (the post).
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
@@ -29,16 +26,11 @@ averaged over a tenth of the states (appendix C).
 import csv
 import json
 import math
-import multiprocessing
 import os
 import re
-import signal
-import tempfile
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,8 +76,6 @@ class Args:
     """environments, over all processes"""
     num_steps: Annotated[int, Field(ge=1, le=100_000)] = 128
     """steps of each environment per update"""
-    num_actors: Annotated[int, Field(ge=1, le=256)] = 1
-    """actor processes; under torchrun, --nproc-per-node sets their number"""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
     """discount factor"""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -104,8 +94,6 @@ class Args:
     """iterations of conjugate gradient"""
     cg_damping: NonNegativeFloat = 0.1
     """multiple of the identity added to the Fisher matrix"""
-    fisher_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """fraction of the states that the Fisher matrix is averaged over"""
     advantage_floor: NonNegativeFloat = 0.01
     """noise floor of the advantages, in standard deviations of the returns; below it the KL bound shrinks"""
     adapt: Literal["none", "steps", "kl", "both"] = "none"
@@ -118,18 +106,22 @@ class Args:
 
 
 class Standardize(nn.Module):
-    """x [..., *shape] in standard deviations from the running mean, clipped at 10."""
+    """x [..., *shape] in standard deviations from the running mean, clipped at 10.
+
+    A standard deviation only grows: where it shrinks, as once a pole is balanced, the policy's gain would grow unseen.
+    """
 
     def __init__(self, *shape: int):
         super().__init__()
-        self.moments = RunningMeanStd(shape=shape)
+        self.moments, self.largest_var = RunningMeanStd(shape=shape), 0.0
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
 
     def update(self, x: torch.Tensor):
         self.moments.update(x.numpy(force=True))
+        self.largest_var = np.maximum(self.largest_var, self.moments.var)
         self.mean.copy_(torch.as_tensor(self.moments.mean))
-        self.std.copy_(torch.as_tensor(self.moments.var + 1e-8).sqrt())
+        self.std.copy_(torch.as_tensor(self.largest_var + 1e-8).sqrt())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ((x.to(self.mean) - self.mean) / self.std).clamp(-10, 10)
@@ -240,7 +232,7 @@ def trpo_step(policy: Policy, obs, actions, advantages, max_kl: torch.Tensor, ar
     """Maximize the surrogate within the KL bound: obs [n, obs], actions [n, ...], advantages [n]. Returns losses/*."""
     parameters = list(policy.parameters())
     theta = parameters_to_vector(parameters).detach()
-    fisher_obs = obs[torch.randperm(len(obs), device=obs.device)[: math.ceil(args.fisher_fraction * len(obs))]]
+    fisher_obs = obs[torch.randperm(len(obs), device=obs.device)[: math.ceil(len(obs) / 10)]]
     with torch.no_grad():
         old, old_fisher = policy(obs), policy(fisher_obs)
         old_log_probs = old.log_prob(actions)
@@ -384,77 +376,21 @@ class Actor:
         return [x for env_returns in returns for x in env_returns[:num_episodes]]
 
 
-# --- processes: the first one learns, all of them act -----------------------------------------
-
-
-def worker(args: Args, rank: int, store: str):
-    """One of --num-actors processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the first process, which ends the others
-    dist.FileStore(f"{store}-started", args.num_actors).set(str(rank), "")
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=args.num_actors)
-    train(args)
-
-
-@contextmanager
-def process_group(args: Args):
-    """Rank of this process and number of processes: torchrun's, or --num-actors, which are started here."""
-    with tempfile.TemporaryDirectory() as folder:
-        processes, store = [], f"{folder}/store"
-        if "WORLD_SIZE" in os.environ:
-            if args.num_actors > 1:
-                raise UsageError("--num-actors: torchrun's --nproc-per-node says how many processes play")
-            dist.init_process_group("gloo")
-        elif args.num_actors > 1 and not dist.is_initialized():
-            for rank in range(1, args.num_actors):
-                processes.append(multiprocessing.Process(target=worker, args=(args, rank, store), daemon=True))
-                processes[-1].start()
-            try:
-                started = dist.FileStore(f"{store}-started", args.num_actors)
-                started.wait([str(rank) for rank in range(1, args.num_actors)], timedelta(minutes=1))
-            except RuntimeError:  # else the others would wait for half an hour
-                raise UsageError(f"--num-actors {args.num_actors}: a process has ended before it began") from None
-            dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=args.num_actors)
-        try:
-            yield (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        finally:
-            for process in processes:
-                process.terminate()
-                process.join()
-            if dist.is_initialized():
-                dist.destroy_process_group()
-
-
-def perform(actor: Actor, method: str, arguments: tuple):
-    """What actor.method(*arguments) returns, or the error that the first process raises."""
-    try:
-        return getattr(actor, method)(*arguments)
-    except Exception as error:  # an environment may raise anything
-        return UsageError(f"--env-id: {error!r}")
-
-
-def call(actor: Actor, method: str, *arguments) -> list:
-    """In the first process: actor.method(*arguments) in every process, and the results in the order of ranks."""
+def broadcast(x):
+    """x of the first process."""
+    box = [x]
     if dist.is_initialized():
-        results = [None] * dist.get_world_size()
-        dist.broadcast_object_list([method, arguments])
-        dist.gather_object(perform(actor, method, arguments), results)
-    else:
-        results = [perform(actor, method, arguments)]
-    for result in results:
-        if isinstance(result, UsageError):
-            raise result
-    return results
+        dist.broadcast_object_list(box)
+    return box[0]
 
 
-def serve(actor: Actor):
-    """In the other processes: do what call asks for, until it asks for the end."""
-    while True:
-        message = [None, None]
-        dist.broadcast_object_list(message)
-        method, arguments = message
-        if method == "close":
-            break
-        dist.gather_object(perform(actor, method, arguments))
+def gather(x) -> list:
+    """In the first process the x of all of them, by rank."""
+    if not dist.is_initialized():
+        return [x]
+    everyone = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(x, everyone)
+    return everyone
 
 
 # --- training --------------------------------------------------------------------------------
@@ -477,50 +413,51 @@ def make_env(args: Args) -> gym.Env:
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
+    linear = args.value == "linear"
     networks = ("gae_lambda", "value_learning_rate", "value_epochs")
-    if args.value == "linear" and any(getattr(args, name) != getattr(Args, name) for name in networks):
+    if linear and any(getattr(args, name) != getattr(Args, name) for name in networks):
         raise UsageError("--value linear has no --gae-lambda, --value-learning-rate and --value-epochs")
     if args.adapt == "none" and args.adapt_margin:
         raise UsageError("--adapt-margin: give --adapt steps, kl or both as well")
-    env = make_env(args)
-    batch_steps, max_kl = args.num_envs * args.num_steps, args.max_kl
-    fewest_steps = min(batch_steps, 900) if args.adapt in ("steps", "both") else batch_steps
-    if args.value == "linear" and fewest_steps < args.num_envs * (env.spec.max_episode_steps or 10_000):
-        raise UsageError(
-            "--value linear: a batch, --num-envs times --num-steps, must hold an episode of every environment"
-        )
-    if args.num_envs < int(os.environ.get("WORLD_SIZE", args.num_actors)):
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    if args.num_envs < world:
         raise UsageError(f"--num-envs {args.num_envs}: every process needs an environment")
+    actor = Actor(args, rank, world)
+    obs_dim, batch_steps, max_kl = actor.obs.shape[1], args.num_envs * args.num_steps, args.max_kl
+    fewest_steps = min(batch_steps, 900) if args.adapt in ("steps", "both") else batch_steps
+    if linear and fewest_steps < args.num_envs * (actor.envs[0].spec.max_episode_steps or 10_000):
+        raise UsageError("--value linear: --num-envs times --num-steps must hold an episode of every environment")
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     Distribution.set_default_validate_args(False)  # NaN is reported by Run.log
-    with process_group(args) as (rank, world):
-        actor = Actor(args, rank, world)
-        if rank > 0:
-            serve(actor)
-            return {}
-        device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-        obs_dim = env.observation_space.shape[0]
-        standardize = Standardize(obs_dim)
-        policy = Policy(standardize, obs_dim, env.action_space, args.log_std_init).to(device)
-        linear = args.value == "linear"
-        critic = (LinearValue(obs_dim) if linear else Critic(standardize, obs_dim)).to(device)
-        critic_optimizer = None if linear else torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
-        run, start, global_step, update = Run(args, args.env_id), time.perf_counter(), 0, 0
-        last_returns, window, before = deque(maxlen=100), [], None
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() and rank == 0 else "cpu")
+    standardize = Standardize(obs_dim)
+    policy = Policy(standardize, obs_dim, actor.space, args.log_std_init).to(device)
+    critic = (LinearValue(obs_dim) if linear else Critic(standardize, obs_dim)).to(device)
+    critic_optimizer = None if linear else torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
+    if world > 1:
+        dist.init_process_group("gloo")
+    run = Run(args, args.env_id) if rank == 0 else None
+    start, global_step, update = time.perf_counter(), 0, 0
+    last_returns, window, before = deque(maxlen=100), [], None
 
-        bar = tqdm(total=args.total_timesteps, unit="step", disable=None)
+    with tqdm(total=args.total_timesteps, unit="step", disable=True if rank else None) as bar:
         while global_step < args.total_timesteps:
             update_start = time.perf_counter()
-            num_steps = math.ceil(batch_steps / args.num_envs)
-            results = call(actor, "rollout", freeze(policy), num_steps)
+            frozen, num_steps = broadcast((freeze(policy), math.ceil(batch_steps / args.num_envs)))
+            try:
+                results = gather(actor.rollout(frozen, num_steps))
+            except Exception as error:  # an environment may raise anything
+                raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
+            global_step += num_steps * args.num_envs
+            if rank > 0:
+                continue  # the first process learns
+            rollout_time = time.perf_counter() - update_start
             arrays = zip(*(batch for batch, _ in results), strict=True)
             batch = [torch.as_tensor(np.concatenate(x, axis=1), device=device) for x in arrays]
             obs, actions, rewards, final_obs, terminations, dones, times = batch
-            episodes = sorted(
-                (x for _, ended in results for x in ended), key=lambda x: x[0]
-            )  # by step, then environment
-            rollout_time = time.perf_counter() - update_start
+            episodes = [episode for _, ended in results for episode in ended]
+            episodes.sort(key=lambda episode: episode[0])  # by step, then by environment
 
             with torch.no_grad():
                 if linear:  # Monte-Carlo returns of the episodes that have ended
@@ -543,10 +480,7 @@ def train(args: Args) -> dict:
             standardize.update(obs)
 
             update += 1
-            global_step += num_steps * args.num_envs
             last_returns.extend(x[1] for x in episodes)
-            residual_var, return_var = advantages.var(correction=0), returns.var(correction=0)
-            varied = return_var > 1e-12 * (returns**2 + values**2).mean()  # else returns are equal, up to rounding
             row = {
                 "global_step": global_step,
                 "charts/episodic_return": np.mean([x[1] for x in episodes]) if episodes else None,
@@ -557,7 +491,6 @@ def train(args: Args) -> dict:
                 "charts/max_kl": max_kl,
                 **losses,
                 "losses/kl_scale": kl_scale.item(),
-                "losses/explained_variance": (1 - residual_var / return_var).item() if varied else None,
                 "time/rollout": rollout_time,
                 "time/learn": time.perf_counter() - update_start - rollout_time,
             }
@@ -571,14 +504,15 @@ def train(args: Args) -> dict:
                 window, before = [], now
             bar.update(num_steps * args.num_envs)
             bar.set_postfix(episodic_return=row["charts/episodic_return_100"])
-        bar.close()
 
-        torch.save({"policy": policy.cpu().state_dict(), "critic": critic.cpu().state_dict()}, run.dir / "model.pt")
-        save_curve(run, "charts/episodic_return_100")
-        results = call(actor, "evaluate", freeze(policy), math.ceil(100 / args.num_envs))
-        if dist.is_initialized():
-            dist.broadcast_object_list(["close", ()])
+    results = gather(actor.evaluate(broadcast(freeze(policy)), math.ceil(100 / args.num_envs)))
+    if world > 1:
+        dist.destroy_process_group()
+    if rank > 0:
+        return {}
     returns = np.concatenate(results)
+    torch.save({"policy": policy.cpu().state_dict(), "critic": critic.cpu().state_dict()}, run.dir / "model.pt")
+    save_curve(run, "charts/episodic_return_100")
     run.close("curve.png")
     result = f"return {returns.mean():.1f} +- {returns.std():.1f} ({len(returns)} episodes, deterministic actions)"
     print(f"{result}: {run.dir}")

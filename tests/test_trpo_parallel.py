@@ -167,18 +167,19 @@ def test_conjugate_gradient_solves_a_positive_definite_system():
 
 
 @pytest.mark.parametrize("space", [BOX, gym.spaces.Discrete(3)])
-def test_a_step_is_the_natural_gradient_with_the_dense_fisher_matrix(space):
+def test_a_step_is_the_natural_gradient_with_the_dense_fisher_matrix(space, monkeypatch):
     policy = make_policy(space)
     policy.net = torch.nn.Sequential(policy.net[0], torch.nn.Linear(4, 5), torch.nn.Tanh(), policy.net[-1])
     policy.net[-1] = torch.nn.Linear(5, 2 if space is BOX else 3)
     policy.double()
-    args = Args(max_kl=1e-4, cg_iterations=100, cg_damping=0.05, fisher_fraction=1.0)
+    args = Args(max_kl=1e-4, cg_iterations=100, cg_damping=0.05)
     torch.manual_seed(1)
     obs, advantages = torch.randn(64, 4, dtype=torch.float64), torch.randn(64, dtype=torch.float64)
+    monkeypatch.setattr(torch, "randperm", lambda n, device: torch.arange(n))  # Fisher: the first 7
     actions, parameters = policy(obs).sample(), dict(policy.named_parameters())
     names, shapes = list(parameters), [p.shape for p in parameters.values()]
 
-    def at(theta):
+    def at(theta, obs=obs):
         parts = theta.split([shape.numel() for shape in shapes])
         values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
         return torch.func.functional_call(policy, values, (obs,))
@@ -190,7 +191,8 @@ def test_a_step_is_the_natural_gradient_with_the_dense_fisher_matrix(space):
         lambda x: ((at(x).log_prob(actions) - log_probs).exp() * advantages).mean(), theta
     )
     frozen = policy(obs)
-    fisher = torch.autograd.functional.hessian(lambda x: kl_divergence(detached(frozen), at(x)).mean(), theta)
+    tenth = policy(obs[:7])
+    fisher = torch.autograd.functional.hessian(lambda x: kl_divergence(detached(tenth), at(x, obs[:7])).mean(), theta)
     matrix = fisher + 0.05 * torch.eye(len(theta))
     direction = torch.linalg.solve(matrix, gradient)
     step = (2 * 1e-4 / (direction @ matrix @ direction)).sqrt() * direction
@@ -259,41 +261,31 @@ def rows(folder) -> list[dict]:
 SMALL = {"env_id": "InvertedPendulum-v5", "num_envs": 6, "num_steps": 20, "total_timesteps": 600}
 
 
-def test_the_curve_is_the_same_for_any_number_of_processes_and_another_for_another_seed(tmp_path):
-    for name, actors, seed in (("one", 1, 1), ("two", 2, 1), ("four", 4, 1), ("other", 1, 2)):
-        train(Args(**SMALL, num_actors=actors, seed=seed, run_dir=tmp_path / name))
-    assert rows(tmp_path / "one") == rows(tmp_path / "two") == rows(tmp_path / "four") != rows(tmp_path / "other")
-    assert len(rows(tmp_path / "one")) == 5
-    one, four = (torch.load(tmp_path / name / "model.pt")["policy"] for name in ("one", "four"))
-    assert all(torch.equal(one[key], four[key]) for key in one)
-
-
-def torchrun_process(rank: int, folder: str, args: Args):
+def torchrun_process(rank: int, world: int, folder: str, args: Args):
     """What torchrun starts, but for the rendezvous, which is a file here."""
-    os.environ["WORLD_SIZE"] = "2"
-    init = torch.distributed.init_process_group
-    trpo_parallel.dist.init_process_group = partial(init, init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+    init, store = torch.distributed.init_process_group, f"file://{folder}/store{world}"
+    trpo_parallel.dist.init_process_group = partial(init, init_method=store, rank=rank, world_size=world)
     train(args)
 
 
-def test_torchruns_processes_make_the_curve_of_one_and_the_first_alone_prints(tmp_path, capfd):
-    context, args = multiprocessing.get_context("fork"), Args(**SMALL, run_dir=tmp_path / "two")
-    processes = [context.Process(target=torchrun_process, args=(rank, str(tmp_path), args)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert capfd.readouterr().out.count("return ") == 1
-    train(Args(**SMALL, run_dir=tmp_path / "one"))
-    assert rows(tmp_path / "one") == rows(tmp_path / "two")
-
-
-def test_processes_may_be_spawned(tmp_path, monkeypatch):
-    train(Args(**SMALL, run_dir=tmp_path / "one"))
-    monkeypatch.setattr(multiprocessing, "Process", multiprocessing.get_context("spawn").Process)
-    train(Args(**SMALL, num_actors=2, run_dir=tmp_path / "spawned"))
-    assert rows(tmp_path / "spawned") == rows(tmp_path / "one")
+def test_the_curve_is_the_same_for_any_number_of_processes_and_another_for_another_seed(tmp_path, capfd):
+    for world in (2, 4):
+        context, args = multiprocessing.get_context("fork"), Args(**SMALL, run_dir=tmp_path / str(world))
+        places = [(rank, world, str(tmp_path), args) for rank in range(world)]
+        processes = [context.Process(target=torchrun_process, args=place) for place in places]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        assert capfd.readouterr().out.count("return ") == 1  # the first process alone prints
+    for seed in (1, 2):
+        train(Args(**SMALL, seed=seed, run_dir=tmp_path / f"seed{seed}"))
+    assert rows(tmp_path / "seed1") == rows(tmp_path / "2") == rows(tmp_path / "4") != rows(tmp_path / "seed2")
+    assert len(rows(tmp_path / "2")) == 5
+    one, many = (torch.load(tmp_path / name / "model.pt")["policy"] for name in ("seed1", "4"))
+    assert all(torch.equal(one[key], many[key]) for key in one)
 
 
 def test_linear_values_are_fitted_to_monte_carlo_returns_of_finished_episodes(tmp_path, monkeypatch):
@@ -346,11 +338,9 @@ def test_the_steps_per_update_follow_the_adapted_ones(tmp_path):
     [
         ({"env_id": "NoSuchEnv-v0"}, "doesn't exist"),
         ({"env_id": "FrozenLake-v1"}, "flat observations"),
-        ({"num_envs": 2, "num_actors": 3}, "--num-envs 2"),
         ({"value": "linear"}, "--value linear"),  # Reacher's 50 steps fit, CartPole's 500 do not
         ({"value": "linear", "gae_lambda": 0.5}, "--gae-lambda"),
         ({"adapt_margin": 0.1}, "--adapt"),
-        ({"fisher_fraction": 0.0}, "fisher_fraction"),
         ({"gamma": 1.1}, "gamma"),
     ],
 )
@@ -360,14 +350,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(args, complaint,
     assert not (tmp_path / "run").exists()
 
 
-def test_num_actors_and_torchrun_exclude_each_other(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="--num-actors"):
-        train(Args(num_actors=2, run_dir=tmp_path / "run"))
+def test_every_process_needs_an_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="--num-envs 2"):
+        train(Args(env_id="CartPole-v1", num_envs=2, run_dir=tmp_path / "run"))
 
 
-def test_when_training_stops_its_processes_end(tmp_path, monkeypatch):
+def test_a_diverged_training_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(trpo_parallel, "trpo_step", lambda *args: {"losses/kl": float("nan")})
     with pytest.raises(FloatingPointError, match="diverged"):
-        train(Args(**SMALL, num_actors=2, run_dir=tmp_path / "run"))
-    assert not multiprocessing.active_children() and not torch.distributed.is_initialized()
+        train(Args(**SMALL, run_dir=tmp_path / "run"))
