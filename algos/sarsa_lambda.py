@@ -18,8 +18,8 @@ Python steps the environment for one run after the other; a table this small gai
 Watkins 1989, "Learning from delayed rewards": Q(lambda).
 Singh & Sutton 1996, "Reinforcement learning with replacing eligibility traces".
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: sections 5.3, 12.7 and 12.10, examples 5.3, 6.5 and 6.6.
-Conventions: equal values are a tie, broken at random; an episode cut off by the time limit is bootstrapped; the step
-size is part of the trace, so that a decreasing one is that of the visit.
+Conventions: equal values are a tie, broken at random; an episode ends where it terminates, or without a termination
+after 10,000 steps; the step size is part of the trace, so that a decreasing one is that of the visit.
 """
 
 import csv
@@ -27,7 +27,7 @@ import json
 import math
 import re
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,7 +35,7 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium.spaces import Discrete, Tuple
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
@@ -63,10 +63,6 @@ class Args:
     """independent runs"""
     total_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     """episodes of each run"""
-    max_steps: PositiveInt = 10_000
-    """time limit of an episode, in steps"""
-    eval_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """episodes of each run's greedy policy at the end, of at most 1,000 steps"""
     watkins: bool = False
     """Watkins's Q(lambda)"""
     trace_lambda: Fraction = 0.8
@@ -79,13 +75,13 @@ class Args:
     """the n-th update of a value has step size learning_rate / n ** power: 0 is constant, 1 a sample average"""
     gamma: Fraction = 1.0
     """discount per step"""
-    start_e: Fraction = 0.1
-    """initial epsilon, the probability of a random action"""
-    end_e: Fraction = 0.1
-    """final epsilon; it changes linearly over the episodes"""
+    epsilon: Fraction = 0.1
+    """probability of a random action"""
 
 
 # --- the algorithm ---------------------------------------------------------------------------
+
+MAX_STEPS = 10_000  # of an episode
 
 
 def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:
@@ -96,19 +92,14 @@ def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> i
     return int(best[rng.integers(len(best))])
 
 
-def play(
-    env: gym.Env, q: np.ndarray, visits: np.ndarray, epsilon: float, learning_rate: float, args: Args, rng
-) -> tuple[float, int, bool]:
+def play(env: gym.Env, q: np.ndarray, visits: np.ndarray, epsilon: float, learning_rate: float, args: Args, rng):
     """An episode that updates q [*states, actions] and visits in place: return, length, terminated."""
     trace, total, length, ended = np.zeros_like(q), 0.0, 0, False
     state, _ = env.reset()
     action = epsilon_greedy(q[state], epsilon, rng)
     while not ended:
-        try:
-            next_state, reward, terminated, truncated, _ = env.step(action)
-            total, length = total + reward, length + 1
-        except Exception as error:  # an environment may raise anything
-            raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
+        next_state, reward, terminated, truncated, _ = env.step(action)
+        total, length = total + reward, length + 1
         next_action = epsilon_greedy(q[next_state], epsilon, rng)
         greedy = q[next_state][next_action] == q[next_state].max()
         next_value = q[next_state].max() if args.watkins else q[next_state][next_action]
@@ -128,8 +119,7 @@ def play(
         trace *= args.gamma * args.trace_lambda
         if args.watkins and not greedy:
             trace[:] = 0
-        ended = terminated or truncated or length == args.max_steps
-        state, action = next_state, next_action
+        state, action, ended = next_state, next_action, terminated or truncated or length == MAX_STEPS
     return total, length, terminated
 
 
@@ -174,54 +164,39 @@ def mean_and_error(name: str, x: np.ndarray) -> dict:
     return {name: x.mean() if len(x) else None, f"{name}_se": error}
 
 
-def evaluate(env: gym.Env, q: np.ndarray, args: Args, rng: np.random.Generator) -> dict:
-    """Greedy episodes of every run; one that does not terminate within 1,000 steps has no return."""
-    returns = np.full((len(q), args.eval_episodes), math.nan)
-    args = replace(args, max_steps=min(args.max_steps, 1000))
-    for i, k in np.ndindex(returns.shape):
-        total, _, terminated = play(env, q[i], np.zeros_like(q[i]), 0.0, 0.0, args, rng)
-        returns[i, k] = total if terminated else math.nan
-    means = [x[~np.isnan(x)].mean() for x in returns if not np.isnan(x).all()]  # of each run
-    return mean_and_error("eval/episodic_return", np.array(means)) | {"eval/share_ended": 1 - np.isnan(returns).mean()}
-
-
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     env, shape = make_env(args.env_id)
     env.reset(seed=args.seed)
     rng = np.random.default_rng(args.seed)
     q, visits = np.zeros((2, args.num_runs, *shape))
-    returns, lengths = np.zeros((2, args.num_runs, args.total_episodes))
-    run, start, global_step, logged = Run(args, args.env_id), time.perf_counter(), 0, 0
-    log_every = math.ceil(args.total_episodes / 500)
+    returns = np.zeros((args.num_runs, args.total_episodes))
+    run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
 
-    for episode in tqdm(range(args.total_episodes), unit="episode", disable=None):
-        epsilon = args.start_e + (args.end_e - args.start_e) * episode / args.total_episodes
+    for k in tqdm(range(args.total_episodes), unit="episode", disable=None):
         for i in range(args.num_runs):
-            result = play(env, q[i], visits[i], epsilon, args.learning_rate, args, rng)
-            returns[i, episode], lengths[i, episode], _ = result
-        global_step += int(lengths[:, episode].sum())
-        if (episode + 1) % log_every and episode + 1 < args.total_episodes:
-            continue
+            returns[i, k], length, _ = play(env, q[i], visits[i], args.epsilon, args.learning_rate, args, rng)
+            global_step += length
         row = {
             "global_step": global_step,
-            "charts/episode": episode + 1,
-            **mean_and_error("charts/episodic_return", returns[:, logged : episode + 1].mean(axis=1)),
-            **mean_and_error("charts/episodic_return_100", returns[:, max(0, episode - 99) : episode + 1].mean(axis=1)),
-            "charts/episodic_length": lengths[:, logged : episode + 1].mean(),
+            "charts/episode": k + 1,
+            **mean_and_error("charts/episodic_return", returns[:, k]),
+            **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
             "charts/SPS": global_step / (time.perf_counter() - start),
             **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
         }
-        logged = episode + 1
-        if logged == args.total_episodes:
-            row |= evaluate(env, q, args, rng)
+        if k + 1 == args.total_episodes:
+            episodes = [play(env, q[i], visits[i], 0.0, 0.0, args, rng) for i in range(args.num_runs)]
+            greedy = np.array([total for total, _, terminated in episodes if terminated])  # others have no return
+            row |= mean_and_error("eval/episodic_return", greedy)
+            row["eval/share_ended"] = len(greedy) / args.num_runs
         run.log(row)
 
-    np.savez(run.dir / "model.npz", q=q, visits=visits)
+    np.savez(run.dir / "model.npz", q=q)
     save_curve(run, "charts/episodic_return_100")
     run.close("curve.png")
-    share, greedy = row["eval/share_ended"], row["eval/episodic_return"]
-    print(f"greedy return {'none' if greedy is None else f'{greedy:.2f}'}, {share:.0%} of its episodes end: {run.dir}")
+    result = f"{greedy.mean():.2f}" if len(greedy) else "none"
+    print(f"greedy return {result}, {row['eval/share_ended']:.0%} of the runs reach an end: {run.dir}")
     return row
 
 
