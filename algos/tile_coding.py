@@ -11,7 +11,7 @@ Several grids (tilings), each offset against the others, cut the space of observ
 the set of its active tiles, one per tiling, and its action value is the sum of their weights. So neighbours share what
 they learn, as far as they share tiles. The rest is semi-gradient SARSA(lambda) with a trace for every weight.
 
-Weights of 0 are optimistic where every step costs 1, so that no epsilon is needed to explore.
+The policy is greedy: weights of 0 are optimistic where every step costs 1, so that no epsilon is needed to explore.
 Python steps the environment for one run after the other; weights this few gain nothing from a GPU.
 
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: sections 9.5.4 and 12.7, examples 10.1 and 12.2.
@@ -64,8 +64,6 @@ class Args:
     """episodes of each run"""
     max_steps: PositiveInt = 200
     """time limit of an episode, in steps (MountainCar-v0's own is 200)"""
-    eval_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """episodes of each run's greedy policy at the end"""
     num_tilings: PositiveInt = 8
     """grids of tiles"""
     num_tiles: PositiveInt = 8
@@ -78,8 +76,6 @@ class Args:
     """decay of the traces"""
     trace: Literal["replacing", "clearing", "accumulating"] = "replacing"
     """a visit sets traces to 1; and those of the other actions to 0; adds 1"""
-    epsilon: Fraction = 0.0
-    """probability of a random action"""
 
 
 # --- the features ----------------------------------------------------------------------------
@@ -106,19 +102,17 @@ class TileCoder:
 # --- the algorithm ---------------------------------------------------------------------------
 
 
-def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> int:
-    """An action for action values q [actions]; ties are broken at random."""
-    if rng.random() < epsilon:
-        return int(rng.integers(len(q)))
+def greedy(q: np.ndarray, rng: np.random.Generator) -> int:
+    """The best action for action values q [actions]; ties are broken at random."""
     best = np.flatnonzero(q == q.max())
     return int(best[rng.integers(len(best))])
 
 
-def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: np.random.Generator):
-    """An episode of SARSA(lambda) that updates the weights [features, actions] in place: its return and length."""
+def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, learning_rate: float, args: Args, rng):
+    """An episode of SARSA(lambda) that updates the weights [features, actions]: return, length, terminated."""
     trace, total, length, ended = np.zeros_like(weights), 0.0, 0, False
     active = tiles(env.reset()[0])
-    action = epsilon_greedy(weights[active].sum(axis=0), args.epsilon, rng)
+    action = greedy(weights[active].sum(axis=0), rng)
     while not ended:
         try:
             obs, reward, terminated, truncated, _ = env.step(action)
@@ -127,7 +121,7 @@ def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: n
             raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
         next_active = tiles(obs)
         next_q = weights[next_active].sum(axis=0)
-        next_action = epsilon_greedy(next_q, args.epsilon, rng)
+        next_action = greedy(next_q, rng)
         target = reward + args.gamma * (not terminated) * next_q[next_action]
         delta = target - weights[active, action].sum()
         if not math.isfinite(delta):
@@ -139,10 +133,10 @@ def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: n
             if args.trace == "clearing":
                 trace[active] = 0
             trace[active, action] = 1
-        weights += args.learning_rate / args.num_tilings * delta * trace
+        weights += learning_rate / args.num_tilings * delta * trace
         trace *= args.gamma * args.trace_lambda
         active, action, ended = next_active, next_action, terminated or truncated
-    return total, length
+    return total, length, terminated
 
 
 # --- training --------------------------------------------------------------------------------
@@ -153,12 +147,10 @@ def make_env(args: Args) -> gym.Env:
         env = gym.make(args.env_id, max_episode_steps=args.max_steps)
     except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {args.env_id}: {error}") from None
-    space = env.observation_space
-    discrete = isinstance(env.action_space, Discrete) and env.action_space.start == 0
-    if not isinstance(space, Box) or len(space.shape) != 1 or not discrete:
-        raise UsageError(f"--env-id {args.env_id}: needs a vector of observations and discrete actions from 0")
-    if not (np.abs([space.low, space.high]) < 1e6).all():
-        raise UsageError(f"--env-id {args.env_id}: needs observations with bounds, not {space}")
+    space, actions = env.observation_space, env.action_space
+    bounded = isinstance(space, Box) and len(space.shape) == 1 and (np.abs([space.low, space.high]) < 1e6).all()
+    if not bounded or not isinstance(actions, Discrete) or actions.start != 0:
+        raise UsageError(f"--env-id {args.env_id}: needs a vector of bounded observations and discrete actions from 0")
     if args.num_tilings * (args.num_tiles + 1) ** space.shape[0] > 1_000_000:
         raise UsageError(f"--num-tiles {args.num_tiles}: over a million tiles for {space.shape[0]} observations")
     return env
@@ -169,19 +161,6 @@ def mean_and_error(name: str, x: np.ndarray) -> dict:
     return {name: x.mean(), f"{name}_se": x.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else None}
 
 
-def evaluate(env: gym.Env, tiles: TileCoder, weights: np.ndarray, args: Args, rng: np.random.Generator) -> dict:
-    """Greedy episodes of every run; the return is that within the time limit, whether they terminate or not."""
-    returns, ended = np.zeros((2, len(weights), args.eval_episodes))
-    for i, k in np.ndindex(returns.shape):
-        obs, terminated, truncated = env.reset()[0], False, False
-        while not terminated and not truncated:
-            action = epsilon_greedy(weights[i, tiles(obs)].sum(axis=0), 0, rng)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            returns[i, k] += reward
-        ended[i, k] = terminated
-    return mean_and_error("eval/episodic_return", returns.mean(axis=1)) | {"eval/share_ended": ended.mean()}
-
-
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     env = make_env(args)
@@ -190,32 +169,33 @@ def train(args: Args) -> dict:
     space = env.observation_space
     tiles = TileCoder(space.low.astype(float), space.high.astype(float), args.num_tilings, args.num_tiles)
     weights = np.zeros((args.num_runs, tiles.num_features, int(env.action_space.n)))
-    returns, lengths = np.zeros((2, args.num_runs, args.total_episodes))
+    returns = np.zeros((args.num_runs, args.total_episodes))
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
 
     for k in tqdm(range(args.total_episodes), unit="episode", disable=None):
         for i in range(args.num_runs):
-            returns[i, k], lengths[i, k] = play(env, tiles, weights[i], args, rng)
-        global_step += int(lengths[:, k].sum())
+            returns[i, k], length, _ = play(env, tiles, weights[i], args.learning_rate, args, rng)
+            global_step += length
         row = {
             "global_step": global_step,
             "charts/episode": k + 1,
             **mean_and_error("charts/episodic_return", returns[:, k]),
             **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
-            **mean_and_error("charts/episodic_length", lengths[:, k]),
             "charts/SPS": global_step / (time.perf_counter() - start),
             **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
         }
-        if k + 1 == args.total_episodes:
-            row |= evaluate(env, tiles, weights, args, rng)
+        if k + 1 == args.total_episodes:  # ten episodes of each run that do not learn
+            played = np.array([[play(env, tiles, w, 0.0, args, rng) for _ in range(10)] for w in weights])
+            row |= mean_and_error("eval/episodic_return", played[:, :, 0].mean(axis=1))
+            row["eval/share_ended"] = played[:, :, 2].mean()
         run.log(row)
 
     env.close()
     np.savez(run.dir / "model.npz", weights=weights)
     save_curve(run, "charts/episodic_return")
     run.close("curve.png")
-    result = f"{row['eval/episodic_return']:.1f} +- {row['eval/episodic_return_se'] or 0:.1f}"
-    print(f"greedy return {result}, {row['eval/share_ended']:.0%} of its episodes end: {run.dir}")
+    share, result = row["eval/share_ended"], row["eval/episodic_return"]
+    print(f"greedy return {result:.1f}, {share:.0%} of its episodes end: {run.dir}")
     return row
 
 

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 from benchmarks import plot
-from benchmarks.figures import sarsa
-from benchmarks.figures.sarsa import GREEDY, LENGTH, ONLINE, curve, pooled, share_ended, with_error
+from benchmarks.figures.sarsa import COLUMNS, GREEDY, ONLINE, RETURN, curve, pooled, share_ended, with_error
 
-COLUMNS = [*sarsa.COLUMNS, f"{LENGTH}_se"]
+__all__ = ["COLUMNS", "draw"]
+
 TRACES = {
     "replacing": "replacing",
     "clearing": "replacing, clearing the other actions",
@@ -22,7 +22,7 @@ def draw(results: plot.Results, folder: Path) -> dict[str, str]:
     with plot.figure(folder / "car.png", columns=2, size=(11, 4)) as panels:
         for axes, (title, runs) in zip(panels, titles.items(), strict=True):
             for label, seeds in runs.items():
-                curve(axes, seeds, LENGTH, label)
+                curve(axes, seeds, RETURN, label, sign=-1)
             axes.set(xlabel="episode", ylabel="steps", title=f"{title}: mean of 50 runs")
         axes.set(yscale="log", xticks=range(2, 21, 2))
     columns = {
