@@ -17,9 +17,8 @@ The model is known, so returns are computed exactly and nothing is played. Table
 
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: equations 4.5, 4.6 and 4.10, examples 3.5 and 4.1.
 Puterman & Shin 1978, "Modified policy iteration algorithms for discounted Markov decision problems".
-Differences: 1. the greedy policy takes all best actions (within 1e-9) with equal probability, as the book draws it, so
-that it cannot alternate between equally good policies. 2. The sweeps end when no value differs by theta from the value
-of its best action; without improvement, when no value changes by theta.
+Differences: 1. the greedy policy takes all best actions (within 1e-9) with equal probability, as the book draws it.
+2. The sweeps end when no value differs by theta from that of its best action; without improvement, when none changes.
 """
 
 import csv
@@ -29,7 +28,7 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import gymnasium as gym
 import numpy as np
@@ -70,30 +69,19 @@ class Args:
     """time limit for the return of the greedy policy; the values know none"""
 
 
-# --- the algorithm ---------------------------------------------------------------------------
+# --- the algorithm: P [s, a, s'] are p(s' | s, a), without what ends an episode; R [s, a] expected rewards -----
 
 
-class Model(NamedTuple):
-    """p(s', r | s, a) as lists of outcomes [states, actions, outcomes], and the distribution of the first state."""
-
-    probabilities: np.ndarray
-    next_states: np.ndarray
-    rewards: np.ndarray
-    terminations: np.ndarray
-    start: np.ndarray
+def action_values(P: np.ndarray, R: np.ndarray, v: np.ndarray, gamma: float) -> np.ndarray:
+    """q(s, a) = r(s, a) + gamma sum over s' of p(s' | s, a) v(s'), equation 4.6: [..., actions]."""
+    return R + gamma * P @ v
 
 
-def action_values(model: Model, v: np.ndarray, gamma: float, states=slice(None)) -> np.ndarray:
-    """q(s, a) = sum over s' and r of p(s', r | s, a) (r + gamma v(s')), equation 4.6: [states, actions]."""
-    next_v = v[model.next_states[states]] * ~model.terminations[states]
-    return (model.probabilities[states] * (model.rewards[states] + gamma * next_v)).sum(axis=-1)
-
-
-def sweep(model: Model, v: np.ndarray, policy: np.ndarray | None, gamma: float, in_place: bool = False) -> np.ndarray:
+def sweep(P: np.ndarray, R: np.ndarray, v: np.ndarray, policy: np.ndarray | None, gamma: float, in_place: bool = False):
     """New values of all states: the policy's mean over actions (4.5); without a policy, the best action's (4.10)."""
     v = v.copy()
     for states in range(len(v)) if in_place else [slice(None)]:  # in place: one after the other
-        q = action_values(model, v, gamma, states)
+        q = action_values(P[states], R[states], v, gamma)
         v[states] = q.max(axis=-1) if policy is None else (policy[states] * q).sum(axis=-1)
     return v
 
@@ -104,29 +92,28 @@ def greedy(q: np.ndarray) -> np.ndarray:
     return best / best.sum(axis=1, keepdims=True)
 
 
-def expected_return(model: Model, policy: np.ndarray, gamma: float, num_steps: int) -> float:
-    """Of episodes of at most so many steps: the value after as many sweeps from 0."""
+def expected_returns(P: np.ndarray, R: np.ndarray, policy: np.ndarray, gamma: float, num_steps: int) -> np.ndarray:
+    """Of episodes of at most so many steps, from every state."""
+    P, R = np.einsum("sa,sat->st", policy, P), (policy * R).sum(axis=1)
     v = np.zeros(len(policy))
     for _ in range(num_steps):
-        before, v = v, sweep(model, v, policy, gamma)
-        if (v == before).all():
-            break
-    return model.start @ v
+        v = R + gamma * P @ v
+    return v
 
 
-def check_bounded(model: Model, improve: bool):
+def check_bounded(P: np.ndarray, R: np.ndarray, improve: bool):
     """Without a discount: every state must be able to reach an end, and no policy may collect rewards for ever."""
-    possible = model.probabilities > 0
-    ends, stays = np.zeros(len(possible), bool), np.ones(len(possible), bool)
-    for _ in range(len(possible)):
-        ends = ends | (possible & (model.terminations | ends[model.next_states])).any(axis=(1, 2))
-        safe = (~possible | (~model.terminations & stays[model.next_states])).all(axis=2)  # pairs that never lead out
+    may_end = P.sum(axis=2) < 1 - 1e-9  # at once: [states, actions]
+    ends, stays = np.zeros(len(P), bool), np.ones(len(P), bool)
+    for _ in range(len(P)):
+        ends = (may_end | (P @ ends > 0)).any(axis=1)
+        safe = ~may_end & (P @ ~stays == 0)  # pairs that never lead out of the states below
         stays = safe.any(axis=1)  # the states from which some policy never ends an episode
     if not ends.all():
         raise UsageError(f"--gamma 1: no end can be reached from state {ends.argmin()}; try --gamma 0.9")
-    rewarding = safe & ((model.probabilities * model.rewards).sum(axis=2) > 0)
+    rewarding = (safe & (R > 0)).any(axis=1)
     if improve and rewarding.any():
-        raise UsageError(f"--gamma 1: rewards without end may begin in state {rewarding.any(axis=1).argmax()}")
+        raise UsageError(f"--gamma 1: rewards without end may begin in state {rewarding.argmax()}")
 
 
 # --- environments ----------------------------------------------------------------------------
@@ -138,38 +125,37 @@ def gridworld(side: int) -> dict:
     4 x 4, Example 4.1: every step costs 1 until one of two opposite corners is reached. 5 x 5, Example 3.5: every
     action leads from A to A' for 10 and from B to B' for 5; a step off the grid costs 1.
     """
-    jumps = {1: (21, 10.0), 3: (13, 5.0)}
-    P = {}
-    for s in range(side**2):
-        P[s] = {}
+    jumps, table = {1: (21, 10.0), 3: (13, 5.0)}, {s: {} for s in range(side**2)}
+    for s in table:
         for a, (down, right) in enumerate([(-1, 0), (1, 0), (0, 1), (0, -1)]):
             row, column = s // side + down, s % side + right
             inside = 0 <= row < side and 0 <= column < side
             s2 = row * side + column if inside else s
             if side == 5:
-                P[s][a] = [(1.0, *jumps.get(s, (s2, 0.0 if inside else -1.0)), False)]
+                table[s][a] = [(1.0, *jumps.get(s, (s2, 0.0 if inside else -1.0)), False)]
             else:
-                P[s][a] = [(1.0, s2, 0.0, True) if s in (0, 15) else (1.0, s2, -1.0, s2 in (0, 15))]
-    return P
+                table[s][a] = [(1.0, s2, 0.0, True) if s in (0, 15) else (1.0, s2, -1.0, s2 in (0, 15))]
+    return table
 
 
-def make_model(P: dict, start: np.ndarray) -> Model:
-    """Gymnasium's P[s][a] = [(probability, next state, reward, terminated), ...] as arrays."""
-    most = max(len(outcomes) for actions in P.values() for outcomes in actions.values())
-    table = np.zeros((len(P), len(P[0]), most, 4))  # where there are fewer outcomes, the rest have probability 0
-    for s, a in np.ndindex(table.shape[:2]):
-        table[s, a, : len(P[s][a])] = P[s][a]
-    probabilities, next_states, rewards, terminations = np.moveaxis(table, 3, 0)
-    return Model(probabilities, next_states.astype(int), rewards, terminations.astype(bool), start / start.sum())
+def make_model(table: dict) -> tuple[np.ndarray, np.ndarray]:
+    """P and R from Gymnasium's table[s][a] = [(probability, next state, reward, terminated), ...]."""
+    P, R = np.zeros((len(table), len(table[0]), len(table))), np.zeros((len(table), len(table[0])))
+    for s, a in np.ndindex(R.shape):
+        for probability, s2, reward, terminated in table[s][a]:
+            R[s, a] += probability * reward
+            P[s, a, s2] += probability * (not terminated)
+    return P, R
 
 
-def load_model(env_id: str) -> Model:
+def load_model(env_id: str) -> tuple[np.ndarray, ...]:
+    """P, R and the distribution of the first state."""
     if env_id in ("gridworld-4x4", "gridworld-5x5"):
-        P = gridworld(int(env_id[-1]))
-        return make_model(P, np.array([len(P) == 25 or s not in (0, 15) for s in P]))
+        side = int(env_id[-1])
+        return *make_model(gridworld(side)), np.full(side**2, 1 / side**2)
     try:
         env = gym.make(env_id).unwrapped
-        return make_model(env.P, env.initial_state_distrib)
+        return *make_model(env.P), np.asarray(env.initial_state_distrib)
     except Exception as error:  # an environment may raise anything
         raise UsageError(f"--env-id {env_id}: needs a transition table P ({error})") from None
 
@@ -179,45 +165,40 @@ def load_model(env_id: str) -> Model:
 
 def train(args: Args) -> dict:
     """Sweep; returns the last row of metrics.csv."""
-    model = load_model(args.env_id)
+    P, R, first = load_model(args.env_id)
     if args.gamma == 1:
-        check_bounded(model, improve=args.evaluation_sweeps > 0)
+        check_bounded(P, R, improve=args.evaluation_sweeps > 0)
     run, start = Run(args, args.env_id), time.perf_counter()
-    v, change, since, improvements, best = np.zeros(len(model.start)), math.inf, 0, 0, None
-    policy = None if args.evaluation_sweeps == 1 else greedy(np.zeros(model.rewards.shape[:2]))  # the random policy
+    v, change, since, best = np.zeros(len(P)), math.inf, 0, None
+    policy = None if args.evaluation_sweeps == 1 else greedy(np.zeros(R.shape))  # the random policy
 
     for number in tqdm(range(args.total_sweeps + 1), unit="sweep", disable=None):
-        q = action_values(model, v, args.gamma)
+        q = action_values(P, R, v, args.gamma)
         if best is None or (greedy(q) != best).any():
             best = greedy(q)
-            value, total = (expected_return(model, best, gamma, args.max_episode_steps) for gamma in (args.gamma, 1))
+            value, total = (expected_returns(P, R, best, g, args.max_episode_steps) for g in (args.gamma, 1))
         residual = np.abs(q.max(axis=1) - v).max()
-        run.log(
-            {
-                "global_step": number,
-                "charts/episodic_return": total,
-                "charts/greedy_value": value,
-                "charts/promised_value": model.start @ v,
-                "charts/improvements": improvements,
-                "losses/bellman_residual": residual,
-                "losses/change": change if number else None,
-                "charts/SPS": number / (time.perf_counter() - start),
-            }
-        )
+        row = {
+            "global_step": number,
+            "charts/episodic_return": first @ total,
+            "charts/greedy_value": first @ value,
+            "charts/start_value": first @ v,
+            "losses/bellman_residual": residual,
+            "charts/SPS": number / (time.perf_counter() - start),
+        }
+        run.log(row)
         if (residual if args.evaluation_sweeps else change) < args.theta or number == args.total_sweeps:
             break
         if args.evaluation_sweeps > 1 and (since == args.evaluation_sweeps or change < args.theta):  # improvement
-            improvements += bool((policy != best).any())
             policy, since = best, 0
-        before, v = v, sweep(model, v, policy, args.gamma, args.in_place)
+        before, v = v, sweep(P, R, v, policy, args.gamma, args.in_place)
         change, since = np.abs(v - before).max(), since + 1
 
     np.savez(run.dir / "model.npz", v=v, policy=best)
     save_curve(run, "charts/greedy_value", "sweeps")
     run.close("curve.png")
-    values = f"values within {residual if args.evaluation_sweeps else change:.1e}"
-    print(f"greedy policy's exact return {total:.3f}, {values} after {number} sweeps: {run.dir}")
-    return run.rows[-1]
+    print(f"greedy policy's exact return {first @ total:.3f}, residual {residual:.1e} after {number} sweeps: {run.dir}")
+    return row
 
 
 # --- one run's folder: the same in every file ------------------------------------------------

@@ -38,6 +38,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
+StepSize = Annotated[float, Field(gt=0, le=1)]
+
 
 @dataclass(config={"allow_inf_nan": False})
 class Args:
@@ -62,10 +64,8 @@ class Args:
     """episodes of each run"""
     method: tuple[Literal["n-step", "lambda-return", "td-lambda", "true-online", "batch"], float] = ("td-lambda", 0.8)
     """algorithm, and its n or lambda"""
-    learning_rate: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    learning_rate: Annotated[tuple[StepSize, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5)
     """step sizes alpha; each learns from the same episodes"""
-    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """discount per step"""
 
 
 # --- the algorithms: v [step sizes, states + 1] learns from an episode S_0 R_1 S_1 ... R_T S_T, v(S_T) = 0 ----
@@ -148,15 +148,6 @@ def random_walk(num_states: int, left_reward: float, rng: np.random.Generator) -
     return np.array(states), rewards
 
 
-def true_values(num_states: int, left_reward: float, gamma: float) -> np.ndarray:
-    """v = r + gamma P v for a step to either side with probability 1/2: [states]."""
-    P = (np.eye(num_states, k=1) + np.eye(num_states, k=-1)) / 2
-    rewards = np.zeros(num_states)
-    rewards[0] += left_reward / 2
-    rewards[-1] += 1 / 2
-    return np.linalg.solve(np.eye(num_states) - gamma * P, rewards)
-
-
 # --- training --------------------------------------------------------------------------------
 
 
@@ -168,7 +159,6 @@ def save_errors(run, alphas: tuple[float, ...], row: dict):
     mean, error = ([row[f"eval/average_rms_error{kind}_{a:g}"] for a in alphas] for kind in ("", "_se"))
     axes.errorbar(alphas, mean, 2 * np.array(error), marker=".", capsize=3)
     axes.set(xlabel="step size", ylabel=f"RMS error, mean of {len(run.rows)} episodes")
-    axes.set_title(run.dir.name, parse_math=False)
     axes.figure.savefig(run.dir / "curve.png", dpi=120)
 
 
@@ -177,27 +167,22 @@ def train(args: Args) -> dict:
     method, parameter = args.method
     if (parameter < 1 or parameter % 1) if method == "n-step" else not 0 <= parameter <= 1:
         raise UsageError(f"--method {method} {parameter:g}: n must be a whole number from 1, lambda within 0 and 1")
-    if len({f"{alpha:g}" for alpha in args.learning_rate}) < max(1, len(args.learning_rate)):
-        raise UsageError("--learning-rate: needs one or more different step sizes")
     num_states, left_reward, first = {"walk-5": (5, 0.0, 0.5), "walk-19": (19, -1.0, 0.0)}[args.env_id]
     rng, alpha = np.random.default_rng(args.seed), np.array(args.learning_rate)
     updates = [Batch(num_states) if method == "batch" else METHODS[method] for _ in range(args.num_runs)]
     v = np.full((args.num_runs, len(alpha), num_states + 1), first)
     v[:, :, -1] = 0  # the terminal state
-    truth, errors = true_values(num_states, left_reward, args.gamma), []
+    truth, errors = np.linspace(left_reward, 1, num_states + 2)[1:-1], []  # linear between the rewards of the two ends
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
 
     for _ in tqdm(range(args.total_episodes), unit="episode", disable=None):
         for i, update in enumerate(updates):
             states, rewards = random_walk(num_states, left_reward, rng)
-            update(v[i], states, rewards, alpha, args.gamma, parameter)
+            update(v[i], states, rewards, alpha, 1.0, parameter)  # no discount
             global_step += len(rewards)
         errors.append(np.sqrt(((v[:, :, :-1] - truth) ** 2).mean(axis=2)))  # over states: [runs, step sizes]
         row = {"global_step": global_step, "charts/SPS": global_step / (time.perf_counter() - start)}
-        for name, x in (
-            ("rms_error", errors[-1]),
-            ("average_rms_error", np.mean(errors, axis=0)),
-        ):  # [runs, step sizes]
+        for name, x in (("rms_error", errors[-1]), ("average_rms_error", np.mean(errors, axis=0))):
             for j, a in enumerate(args.learning_rate):
                 row[f"eval/{name}_{a:g}"] = x[:, j].mean()
                 row[f"eval/{name}_se_{a:g}"] = x[:, j].std(ddof=1) / math.sqrt(args.num_runs)

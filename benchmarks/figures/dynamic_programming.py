@@ -8,10 +8,8 @@ from algos.dynamic_programming import action_values, greedy, load_model
 from benchmarks import plot
 from benchmarks.plot import Result, Results
 
-EARNED, VALUE, RETURN = "charts/greedy_value", "charts/promised_value", "charts/episodic_return"
-COLUMNS = [
-    "global_step", RETURN, EARNED, VALUE, "charts/improvements", "losses/bellman_residual", "losses/change",
-]  # fmt: skip
+EARNED, VALUE, RETURN = "charts/greedy_value", "charts/start_value", "charts/episodic_return"
+COLUMNS = ["global_step", RETURN, EARNED, VALUE, "losses/bellman_residual"]
 WORLDS = {
     "5x5": "5x5 gridworld, discount .9",
     "frozenlake8x8": "FrozenLake8x8-v1, discount .99",
@@ -52,11 +50,11 @@ def converged(result: Result) -> bool:
 
 def figure_4_1(folder: Path, path: Path):
     """Values of the random policy after some sweeps, above the policies that are greedy on them."""
-    model = load_model("gridworld-4x4")
+    P, R, _ = load_model("gridworld-4x4")
     with plot.figure(path, 2, 6, size=(12, 4.4)) as panels:
         for above, below, (k, name) in zip(panels[:6], panels[6:], {"0": "", **FIGURE_4_1}.items(), strict=True):
             v = values_of(folder, name) if name else np.zeros(16)
-            policy = greedy(action_values(model, v, 1.0))
+            policy = greedy(action_values(P, R, v, 1.0))
             above.set_title(f"k = {k.replace('last', '∞')}")
             for axes in (above, below):
                 axes.set(xlim=(0, 4), ylim=(4, 0), xticks=range(5), yticks=range(5), aspect="equal")
