@@ -30,6 +30,7 @@ import tyro
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from tqdm import tqdm
 
 
@@ -72,21 +73,18 @@ class Flow(nn.Module):
 
     def __init__(self, couplings: int, hidden: int):
         super().__init__()
-        self.s_scale, self.networks = nn.Parameter(torch.ones(couplings)), nn.ModuleList()
+        self.networks = nn.ModuleList()
         for _ in range(couplings):
-            output = nn.Linear(hidden, 2)
-            nn.init.zeros_(output.weight)  # the flow starts as the identity
-            nn.init.zeros_(output.bias)
-            layers = nn.Linear(1, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), output
-            self.networks.append(nn.Sequential(*layers))
+            first, second = nn.Linear(1, hidden), nn.Linear(hidden, hidden)
+            self.networks.append(nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), nn.Linear(hidden, 2)))
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """z = f(x) and log |det df/dx| [n]."""
         kept, changed = x.chunk(2, dim=1)
         log_det = torch.zeros_like(kept)
-        for network, s_scale in zip(self.networks, self.s_scale, strict=True):
+        for network in self.networks:
             s, t = network(kept).chunk(2, dim=1)
-            s = s_scale * s.tanh()  # bounded, by learned limits
+            s = s.tanh()  # bounded
             kept, changed = changed * s.exp() + t, kept  # the next coupling keeps what this one has changed
             log_det = log_det + s
         return torch.cat([kept, changed], dim=1), log_det.squeeze(1)
@@ -94,9 +92,9 @@ class Flow(nn.Module):
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """x = f^-1(z)."""
         kept, changed = z.chunk(2, dim=1)
-        for network, s_scale in zip(reversed(self.networks), self.s_scale.flip(0), strict=True):
+        for network in reversed(self.networks):
             s, t = network(changed).chunk(2, dim=1)
-            kept, changed = changed, (kept - t) * (-s_scale * s.tanh()).exp()
+            kept, changed = changed, (kept - t) * (-s.tanh()).exp()
         return torch.cat([kept, changed], dim=1)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
@@ -113,55 +111,39 @@ def circle(turns: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)], dim=1)
 
 
-class Source:
-    """A mixture of equally likely round Gaussians with these means [k, 2] and this standard deviation."""
-
-    def __init__(self, dataset: str, device: torch.device):
-        t = (torch.arange(400) + 0.5) / 400
-        moon = 2 * circle(t / 2) - torch.tensor([1.0, 0.5])
-        arm = 2.5 * t.sqrt().unsqueeze(1) * circle(1.25 * t.sqrt())
-        means, self.std = {
-            "moons": (torch.cat([moon, -moon]), 0.2),
-            "rings": (torch.cat([circle(t), 2 * circle(t)]), 0.16),
-            "spirals": (torch.cat([arm, -arm]), 0.16),
-            "gaussians": (2 * circle(torch.arange(8) / 8), 0.25),
-        }[dataset]
-        self.means = means.to(device)
-
-    def sample(self, n: int) -> torch.Tensor:
-        means = self.means[torch.randint(len(self.means), (n,), device=self.means.device)]
-        return means + self.std * torch.randn_like(means)
-
-    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
-        """log q(x) [n], exactly."""
-        squares = (x.unsqueeze(1) - self.means).square().sum(dim=2)  # [n, k]
-        log_q = -0.5 * squares / self.std**2 - math.log(2 * math.pi * self.std**2)
-        return log_q.logsumexp(dim=1) - math.log(len(self.means))
+def make_source(dataset: str, device: torch.device) -> MixtureSameFamily:
+    """A mixture of equally likely round Gaussians, close together on curves, or eight far apart."""
+    t = (torch.arange(100) + 0.5) / 100
+    moon = 2 * circle(t / 2) - torch.tensor([1.0, 0.5])
+    arm = 2.5 * t.sqrt().unsqueeze(1) * circle(1.25 * t.sqrt())
+    means, std = {
+        "moons": (torch.cat([moon, -moon]), 0.2),
+        "rings": (torch.cat([circle(t), 2 * circle(t)]), 0.16),
+        "spirals": (torch.cat([arm, -arm]), 0.16),
+        "gaussians": (2 * circle(torch.arange(8) / 8), 0.25),
+    }[dataset]
+    weights = Categorical(torch.ones(len(means), device=device))
+    return MixtureSameFamily(weights, Independent(Normal(means.to(device), std), 1))
 
 
 # --- training --------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def save_density(model: Flow, x: torch.Tensor, path: Path):
-    """Three panels: source points x [n, 2] and samples, the density, a grid of latents as f^-1 warps it."""
+def save_density(source: MixtureSameFamily, model: Flow, path: Path):
+    """The densities of the source and of the flow, and samples of the flow, in a square."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
-    points, density, warped = figure.subplots(1, 3)
-    points.scatter(*x.T.tolist(), s=2, linewidths=0, color="gray", label="source")
-    samples = model.decode(torch.randn_like(x))
-    points.scatter(*samples.T.tolist(), s=2, linewidths=0, color="tab:red", alpha=0.6, label="samples")
-    points.legend(loc="upper right", markerscale=4, frameon=False)
-    side = torch.linspace(-3.4, 3.4, 240, device=x.device)
-    p = model.log_prob(torch.cartesian_prod(side, side)).exp().view(240, 240)  # [x, y]
-    density.imshow(p.T.tolist(), extent=(-3.4, 3.4, -3.4, 3.4), origin="lower", cmap="magma")
-    warped.scatter(*x.T.tolist(), s=2, linewidths=0, color="tab:blue")
-    lines = torch.cartesian_prod(torch.linspace(-3, 3, 13), torch.linspace(-3, 3, 400)).view(13, 400, 2).to(x.device)
-    for z in (*lines, *lines.flip(2)):
-        warped.plot(*model.decode(z).T.tolist(), color="black", linewidth=0.6)
-    for axes, title in zip(figure.axes, ("source and samples", "density p(x)", "f^-1 of a grid"), strict=True):
-        axes.set(title=title, xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal")
+    limit, device = 3.4, source.component_distribution.mean.device
+    side = torch.linspace(-limit, limit, 200, device=device)
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    *panels, last = figure.subplots(1, 3)
+    for axes, density, title in zip(panels, (source, model), ("source q(x)", "flow p(x)"), strict=True):
+        p = density.log_prob(torch.cartesian_prod(side, side)).exp().view(200, 200)  # [x, y]
+        axes.imshow(p.T.tolist(), extent=(-limit, limit, -limit, limit), origin="lower", cmap="magma")
+        axes.set(title=title)
+    last.scatter(*model.decode(torch.randn(4000, 2, device=device)).T.tolist(), s=2, linewidths=0)
+    last.set(title="samples of the flow", xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     figure.savefig(path, dpi=110)
 
 
@@ -169,39 +151,36 @@ def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.set_num_threads(1)  # so that results do not depend on the number of cores
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    source = Source(args.dataset, device)
+    source = make_source(args.dataset, device)
     torch.manual_seed(0)
-    test = source.sample(10_000)  # the same for every seed
-    source_nll = -torch.cat([source.log_prob(x) for x in test.split(1000)]).mean().item()
+    test = source.sample((10_000,))  # the same for every seed
+    source_nll = -source.log_prob(test).mean().item()
     torch.manual_seed(args.seed)
     model = Flow(args.couplings, args.hidden).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.updates)
-    run, start, losses = Run(args, args.dataset), time.perf_counter(), []
+    run, start = Run(args, args.dataset), time.perf_counter()
 
     for step in tqdm(range(1, args.updates + 1), unit="update", disable=None):
-        loss = -model.log_prob(source.sample(args.batch_size)).mean()
+        loss = -model.log_prob(source.sample((args.batch_size,))).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         anneal.step()
-        losses.append(loss.detach())
         if step % math.ceil(args.updates / 20) == 0 or step == args.updates:
             with torch.no_grad():
                 nll = -model.log_prob(test).mean().item()
             row = {
                 "global_step": step * args.batch_size,
-                "losses/nll": torch.stack(losses).mean().item(),
                 "eval/nll": nll,
                 "eval/above_source": nll - source_nll,
                 "charts/SPS": step * args.batch_size / (time.perf_counter() - start),
             }
             run.log(row)
-            losses = []
 
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
-    save_density(model, test[:4000], run.dir / "density.png")
+    save_density(source, model, run.dir / "density.png")
     run.close("density.png")
     print(f"test -log p(x) {nll:.4f} nats, {nll - source_nll:.4f} above the source's {source_nll:.4f}: {run.dir}")
     return row

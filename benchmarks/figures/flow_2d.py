@@ -6,7 +6,7 @@ from benchmarks import plot
 from benchmarks.plot import Results
 
 NLL, ABOVE = "eval/nll", "eval/above_source"
-COLUMNS = ["global_step", "losses/nll", NLL, ABOVE, "eval/inversion_error", "charts/SPS"]
+COLUMNS = ["global_step", NLL, ABOVE, "charts/SPS"]
 SOURCES = ["moons", "rings", "spirals", "gaussians"]
 PICTURES = {f"{name}.png": (f"flow-{name}", "density.png", name) for name in SOURCES}
 OLD = "These by gen/realnvp.py, from 50,000 points used again in each epoch."
