@@ -25,7 +25,6 @@ import json
 import math
 import re
 import time
-import zlib
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -39,8 +38,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
-SIZES = (784, 512, 512, 10)
-SCALE = 2.0**125  # float32's smallest normal number is 2^-126, so what is below 1/2 underflows
+SCALE = 2.0**125
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -61,7 +59,7 @@ class Args:
     """folder for the results; default: a new one under runs/"""
 
     dataset: Literal["digits", "mnist"] = "digits"
-    """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
+    """scikit-learn's 8x8 digits, or MNIST, downloaded on first use"""
     data_dir: Path = Path("data")
     """where MNIST is kept"""
     total_timesteps: PositiveInt = 1_000_000
@@ -84,20 +82,18 @@ class Args:
 
 
 def underflow(z: torch.Tensor) -> torch.Tensor:
-    """z / 2^125 * 2^125 with denormals flushed to zero; in float64 nothing underflows."""
-    info = torch.finfo(z.dtype)
-    largest_denormal = info.tiny * (1 - info.eps)
-    return F.hardshrink(z / SCALE, largest_denormal) * SCALE  # a GPU, or a CPU without the setting, keeps denormals
+    """z / 2^125 * 2^125 with denormals flushed to zero, as not every device does; in float64 nothing underflows."""
+    return torch.where(z.abs() < SCALE * torch.finfo(z.dtype).tiny, 0.0, z)
 
 
-def initial_parameters() -> list[torch.Tensor]:
+def initial_parameters(num_pixels: int = 784) -> list[torch.Tensor]:
     """Weights [in, out] and biases [out] of the three layers (He et al. 2015)."""
-    layers = [(torch.randn(n_in, n_out) * (2 / n_in) ** 0.5, torch.zeros(n_out)) for n_in, n_out in pairwise(SIZES)]
-    return [parameter for layer in layers for parameter in layer]
+    shapes = pairwise((num_pixels, 512, 512, 10))
+    return [p for n, m in shapes for p in (torch.randn(n, m) * (2 / n) ** 0.5, torch.zeros(m))]
 
 
 def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Images [..., 784] -> logits [..., 10]."""
+    """Images [..., pixels] -> logits [..., 10]."""
     for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):
         x = underflow(x @ weights + bias)
     return x
@@ -106,7 +102,7 @@ def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 def estimate_gradient(
     parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, args: Args
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """x [n, 784], labels [n] -> the gradient of each parameter, losses [layers, 2, n, pairs]."""
+    """x [n, pixels], labels [n] -> the gradient of each parameter, losses [layers, 2, n, pairs]."""
     n, sign = len(x), torch.tensor([1.0, -1.0], device=x.device).view(2, 1, 1, 1)
     gradients, losses = [], []
     for i in range(0, len(parameters), 2):
@@ -138,53 +134,47 @@ MNIST_SHA256 = {
 
 
 def load_data(args: Args) -> list[torch.Tensor]:
-    """Training images [n, 784] in [0, 1] and labels [n], then those of the test set."""
+    """Training images [n, pixels] in [0, 1] and labels [n], then those of the test set."""
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
-        images = F.interpolate(images, size=(28, 28), mode="bilinear").flatten(1)
-        labels = torch.from_numpy(digits.target).long()
+        images, labels = torch.from_numpy(digits.data / 16).float(), torch.from_numpy(digits.target).long()
         return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
     data = []
     for name, sha256 in MNIST_SHA256.items():
-        path, is_images = args.data_dir / name, "images" in name
+        path, header = args.data_dir / name, 16 if "images" in name else 8  # bytes of the IDX format's header
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
-            content = gzip.decompress(path.read_bytes())
-            array = torch.from_numpy(
-                np.frombuffer(content, np.uint8, offset=16 if is_images else 8).copy()
-            )  # IDX header
-            data.append(array.view(-1, 784) / 255 if is_images else array.long())
-        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
-    return data
+            array = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+            data.append(torch.from_numpy(array.copy()))
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+    images, labels, test_images, test_labels = data
+    return [images.view(-1, 784) / 255, labels.long(), test_images.view(-1, 784) / 255, test_labels.long()]
 
 
 # --- training --------------------------------------------------------------------------------
 
 
 def accuracy(parameters: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> float:
-    batches = zip(images.to(parameters[0].dtype).split(5000), labels.split(5000), strict=True)
-    return sum((network(parameters, x).argmax(1) == t).sum().item() for x, t in batches) / len(labels)
+    return (network(parameters, images).argmax(1) == labels).double().mean().item()
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # holds for this thread
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, labels, test_images, test_labels = (x.to(device) for x in load_data(args))
-    parameters = [p.to(device) for p in initial_parameters()]
+    parameters = [p.to(device) for p in initial_parameters(images.shape[1])]
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
-    evaluations = args.images * args.pairs * 2 * (len(SIZES) - 1)  # forward passes of an update
+    evaluations = args.images * args.pairs * 2 * 3  # forward passes of an update: a pair for each of three layers
     num_updates = math.ceil(args.total_timesteps / evaluations)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_updates)
-    run, start, loss_sum, logged = Run(args, args.dataset), time.perf_counter(), 0.0, 0
+    run, start = Run(args, args.dataset), time.perf_counter()
 
     for update in tqdm(range(1, num_updates + 1), unit="update", disable=None):
         idx = torch.randint(len(images), (args.images,), device=device)
@@ -193,20 +183,17 @@ def train(args: Args) -> dict:
             p.grad = gradient
         optimizer.step()
         schedule.step()
-        loss_sum += losses.mean()
         if update % args.log_every == 0 or update == num_updates:
-            last, step = update == num_updates, update * evaluations
-            exact = [p.double() for p in parameters]  # the same weights where nothing underflows
+            step, exact = update * evaluations, [p.double() for p in parameters]
             row = {
                 "global_step": step,
-                "losses/loss": loss_sum.item() / (update - logged),
+                "losses/loss": losses.mean().item(),
                 "charts/SPS": step / (time.perf_counter() - start),
                 "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
-                "eval/test_accuracy_float64": accuracy(exact, test_images, test_labels),
-                "eval/train_accuracy": accuracy(parameters, images, labels) if last else None,
+                "eval/test_accuracy_float64": accuracy(exact, test_images.double(), test_labels),  # no underflow
+                "eval/train_accuracy": accuracy(parameters, images, labels),
             }
             run.log(row)
-            loss_sum, logged = 0.0, update
 
     torch.save({"parameters": [p.cpu() for p in parameters]}, run.dir / "model.pt")
     save_curve(run, "eval/test_accuracy", "images evaluated")

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from algos import node_perturbation_mnist
 from algos.node_perturbation_mnist import (
     SCALE,
-    SIZES,
     Args,
     estimate_gradient,
     initial_parameters,
@@ -23,24 +22,22 @@ from algos.node_perturbation_mnist import (
 # --- the network that is linear on paper -----------------------------------------------------
 
 
-@pytest.mark.parametrize("flush", [False, True])
-def test_underflow_leaves_nothing_below_one_half_and_changes_nothing_else(flush):
+def test_underflow_is_what_a_processor_makes_of_it_that_flushes_denormals():
     z = torch.randn(300, 1000, generator=torch.Generator().manual_seed(0)) * 3
     z[0, :4] = torch.tensor([0.5, -0.5, 0.50000006, 0.4999999])
-    torch.set_flush_denormal(flush)
+    assert torch.equal(underflow(z), torch.where(z.abs() >= 0.5, z, 0.0))
+    assert torch.equal(underflow(z.double()), z.double())
+    torch.set_flush_denormal(True)
     try:
-        assert torch.equal(underflow(z), torch.where(z.abs() >= 0.5, z, 0.0))
-        processor = z / SCALE * SCALE  # what the processor makes of it
-        assert torch.equal(processor, underflow(z)) == flush
+        assert torch.equal(z / SCALE * SCALE, underflow(z))
     finally:
         torch.set_flush_denormal(False)
-    assert torch.equal(underflow(z.double()), z.double())
 
 
 def test_it_computes_the_posts_formulas():
     """h1 = (x W1 + b1) / s, h2 = h1 W2 + b2 / s, o = (h2 W3 + b3 / s) s; products keep denormals."""
     torch.manual_seed(3)
-    w1, b1, w2, b2, w3, b3 = parameters = [p + 0.05 * (p.dim() == 1) for p in initial_parameters()]
+    w1, b1, w2, b2, w3, b3 = parameters = [p + 0.05 * (p.dim() == 1) for p in initial_parameters(64)]
     x = load_data(Args())[0][:50]
     lose = lambda h: torch.where(h.abs() < 2.0**-126, 0.0, h)  # noqa: E731
     h1 = lose((x @ w1 + b1) / SCALE)
@@ -53,7 +50,7 @@ def test_it_computes_the_posts_formulas():
 
 def test_it_is_not_linear_in_float32_and_linear_in_float64():
     torch.manual_seed(0)
-    parameters, x = initial_parameters(), load_data(Args())[0][:2]
+    parameters, x = initial_parameters(64), load_data(Args())[0][:2]
     x = torch.cat([x, x.mean(dim=0, keepdim=True)])
     for p, bent in ((parameters, True), ([p.double() for p in parameters], False)):
         y = network(p, x.to(p[0].dtype))
@@ -65,7 +62,7 @@ def test_initial_weights_are_he_et_als():
     assert [tuple(p.shape) for p in parameters] == [(784, 512), (512,), (512, 512), (512,), (512, 10), (10,)]
     for weights in parameters[::2]:
         assert weights.std().item() == pytest.approx((2 / len(weights)) ** 0.5, rel=0.05)
-    assert SIZES == (784, 512, 512, 10) and SCALE == 2**125
+    assert SCALE == 2**125
     assert not any(bias.any() for bias in parameters[1::2])
 
 
@@ -203,7 +200,7 @@ def test_a_diverged_run_stops(tmp_path):
 
 @pytest.mark.parametrize(
     "args",
-    [{"pairs": 0}, {"images": 0}, {"sigma": 0.0}, {"weight_decay": -0.1}, {"seed": -1}],
+    [{"pairs": 0}, {"images": 0}, {"sigma": 0.0}, {"weight_decay": -0.1}],
 )
 def test_what_cannot_work_is_refused(args):
     with pytest.raises(ValueError, match=next(iter(args))):
