@@ -23,7 +23,6 @@ import json
 import math
 import re
 import time
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,7 +34,7 @@ import tyro
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 from tqdm import tqdm
 
 
@@ -75,9 +74,7 @@ class Args:
     latent_dim: Annotated[int, Field(ge=1, le=10_000)] = 50
     """dimensions of the code z"""
     nll_samples: PositiveInt = 5000
-    """codes per image to estimate the likelihood with, after the last epoch"""
-    eval_images: PositiveInt = 1000
-    """test images to measure the bound and the likelihood on"""
+    """codes per test image to estimate the likelihood with, after the last epoch"""
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -97,36 +94,30 @@ class IWAE(nn.Module):
         for layer in [*self.encoder[::2], *self.decoder[::2]]:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.decoder[4].bias.data.copy_(mean.clamp(0.001, 0.999).logit())  # start from the mean image
+        self.decoder[4].bias.data.copy_(mean.logit(0.001))  # start from the mean image
 
     def encode(self, x: torch.Tensor) -> Normal:
         """q(z|x): independent Gaussians."""
         mu, logvar = self.encoder(x).chunk(2, dim=1)
-        return Normal(mu, (0.5 * logvar).exp())
+        return Normal(mu, (0.5 * logvar).exp(), validate_args=False)  # of a NaN Run.log says when it was
 
     def log_weights(self, x: torch.Tensor, k: int) -> torch.Tensor:
         """log p(x, z_i) / q(z_i|x) for k codes from q(z|x): [k, n]."""
-        q = self.encode(x)
+        q, prior = self.encode(x), Normal(0.0, 1.0, validate_args=False)
         z = q.rsample((k,))
         x = x.expand(k, -1, -1)
         log_p = -F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none").sum(2)
-        return log_p + (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).sum(2)
+        return log_p + (prior.log_prob(z) - q.log_prob(z)).sum(2)
 
     def bound(self, x: torch.Tensor, k: int) -> torch.Tensor:
-        """Equation 8: [n], at most log p(x) in expectation."""
-        return self.log_weights(x, k).logsumexp(0) - math.log(k)
+        """Equation 8: [n], at most log p(x) in expectation. To save memory, a hundred codes at a time."""
+        log_weights = torch.cat([self.log_weights(x, min(100, k - i)) for i in range(0, k, 100)])
+        return log_weights.logsumexp(0) - math.log(k)
 
 
 def learning_rates(initial: float, stages: int) -> list[float]:
     """Of every epoch: stage i takes 3^i epochs at initial * 10^(-i / (stages - 1))."""
     return [initial * 10 ** (-i / max(1, stages - 1)) for i in range(stages) for _ in range(3**i)]
-
-
-@torch.no_grad()
-def log_likelihood(model: IWAE, x: torch.Tensor, samples: int) -> torch.Tensor:
-    """The bound with this many codes per image, a hundred at a time: [n]."""
-    parts = [model.log_weights(x, min(100, samples - i)).logsumexp(0) for i in range(0, samples, 100)]
-    return torch.stack(parts).logsumexp(0) - math.log(samples)
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -141,8 +132,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
         from sklearn.datasets import load_digits
 
         images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
-        images = F.interpolate(images, size=28, mode="bilinear").round().byte()
-        return [images[:1500], images[1500:]]
+        return F.interpolate(images, size=28, mode="bilinear").round().byte().split(1500)
     splits = []
     for name, sha256 in MNIST_SHA256.items():
         path = args.data_dir / name
@@ -152,53 +142,56 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
             splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
-        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
-            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
     return splits
 
 
 # --- training --------------------------------------------------------------------------------
 
 
-def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, 28 * 28] in [0, 1] as a grid."""
+@torch.no_grad()
+def evaluate(model: IWAE, test: torch.Tensor, k: int) -> float:
+    """Nats per image of test images [n, d] by the bound with k codes; -log p(x) if they are many."""
+    return -torch.cat([model.bound(x, k) for x in test.split(20)]).mean().item()
+
+
+def save_grid(images: torch.Tensor, path: Path):
+    """Images [64, 28 * 28] in [0, 1] as an 8 x 8 grid."""
     from PIL import Image
 
-    grid = F.pad(images.view(-1, columns, 28, 28), (1, 1, 1, 1), value=0.5).transpose(1, 2).flatten(2).flatten(0, 1)
+    grid = images.view(8, 8, 28, 28).transpose(1, 2).reshape(224, 224)
     image = Image.fromarray((grid * 255).byte().cpu().numpy())
-    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+    image.resize((448, 448), Image.Resampling.NEAREST).save(path)
 
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # more threads do not help networks this small
-    Distribution.set_default_validate_args(False)  # it waits for the GPU; Run.log reports a NaN
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # float [n, 784] in [0, 1]
-    test = test[torch.linspace(0, len(test) - 1, min(args.eval_images, len(test))).long()]
     test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # binarized once, the same for every seed
     model = IWAE(images.mean(0), args.hidden, args.latent_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, eps=1e-4, fused=True)
-    rates, checkpoint = learning_rates(args.learning_rate, args.stages), {"epoch": 0, "rows": []}
+    rates, rows = learning_rates(args.learning_rate, args.stages), []
     if args.resume:
         try:
-            checkpoint = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
-            model.load_state_dict(checkpoint["model"])
-            optimizer.load_state_dict(checkpoint["optimizer"])
-            torch.set_rng_state(checkpoint["rng"])
-            torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+            saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            torch.set_rng_state(saved["rng"][0])
+            torch.cuda.set_rng_state_all(saved["rng"][1:])
+            rows = saved["rows"]
         except Exception as error:  # missing, truncated, or another network's
             raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
-        if checkpoint["epoch"] >= len(rates):
-            raise UsageError(f"--resume {args.resume}: that run is finished")
     run = Run(args, args.dataset)
-    for row in checkpoint["rows"]:
+    for row in rows:
         run.log(row)
 
-    for epoch in tqdm(range(checkpoint["epoch"] + 1, len(rates) + 1), unit="epoch", disable=None):
+    for epoch in tqdm(range(len(rows), len(rates)), unit="epoch", disable=None):
         loss_sum, start = torch.zeros((), device=device), time.perf_counter()
-        optimizer.param_groups[0]["lr"] = rates[epoch - 1]
+        optimizer.param_groups[0]["lr"] = rates[epoch]
         for idx in torch.randperm(len(images), device=device).split(args.batch_size):
             loss = -model.bound(images[idx].bernoulli(), args.k).mean()
             optimizer.zero_grad()
@@ -206,35 +199,28 @@ def train(args: Args) -> dict:
             optimizer.step()
             loss_sum += loss.detach() * len(idx)
         seconds = time.perf_counter() - start  # of training alone
-
         with torch.no_grad():
-            bound = torch.cat([model.bound(x, args.k) for x in test.split(100)]).mean()
             active = (model.encode(test).mean.var(0) > 0.01).sum()
-        nll = None
-        if epoch == len(rates):
-            nll = -torch.cat([log_likelihood(model, x, args.nll_samples) for x in test.split(20)]).mean().item()
         row = {
-            "global_step": epoch * len(images),
-            "charts/epoch": epoch,
-            "charts/learning_rate": rates[epoch - 1],
+            "global_step": (epoch + 1) * len(images),
             "losses/loss": loss_sum.item() / len(images),
-            "eval/loss": -bound.item(),
-            "eval/nll": nll,
+            "eval/loss": evaluate(model, test, args.k),
+            "eval/nll": evaluate(model, test, args.nll_samples) if epoch == len(rates) - 1 else None,
             "eval/active_units": active.item(),
             "charts/SPS": len(images) / seconds,
         }
         run.log(row)
-        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch, "rows": run.rows}
-        states |= {"rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all()}
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": run.rows}
+        states["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
         torch.save(states, run.dir / "checkpoint.tmp")
         (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old one or the new one
 
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     with torch.no_grad():
-        z = torch.randn(64, args.latent_dim, device=device)
-        save_grid(model.decoder(z).sigmoid(), 8, run.dir / "samples.png")
+        save_grid(model.decoder(torch.randn(64, args.latent_dim, device=device)).sigmoid(), run.dir / "samples.png")
     run.close("samples.png")
-    print(f"test -log p(x) {nll:.2f} nats, at most {row['eval/loss']:.2f} by the bound with k = {args.k}: {run.dir}")
+    nll, bound = row["eval/nll"], row["eval/loss"]
+    print(f"test -log p(x) {nll:.2f} nats, at most {bound:.2f} by the bound with k = {args.k}: {run.dir}")
     return row
 
 

@@ -6,7 +6,7 @@ from benchmarks import plot
 from benchmarks.plot import Results
 
 NLL, BOUND, UNITS = "eval/nll", "eval/loss", "eval/active_units"
-COLUMNS = ["global_step", "charts/epoch", "losses/loss", BOUND, NLL, UNITS, "charts/SPS"]
+COLUMNS = ["global_step", "losses/loss", BOUND, NLL, UNITS, "charts/SPS"]
 EPOCHS = {"stages3": 13, "stages4": 40, "stages5": 121, "paper": 3280}
 PICTURES = {"samples.png": ("iwae-k50-stages3", "samples.png", "Samples, k = 50: the pixels' probabilities")}
 
@@ -22,7 +22,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
                     missing.append(f"k = {k} for {epochs:,} epochs")
                     continue
                 label, style = f"k = {k}, {epochs} epochs", "-" if epochs > 13 else "--"
-                plot.curves(axes, seeds, "charts/epoch", BOUND, label, color, style)
+                plot.curves(axes, seeds, "global_step", BOUND, label, color, style, scale=1 / 60_000)
                 seed = best[k] = seeds[0]
                 cells = [f"{seed.final(NLL):.2f}", theirs["nll"], f"{seed.final(BOUND):.2f}"]
                 cells += [f"{seed.final(UNITS):.0f}", theirs["active_units"], plot.number(seed.cpu / 60)]
@@ -33,8 +33,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         axes.set(xlabel="epochs", ylabel="nats per image", title="bound on test images, MNIST binarized", xscale="log")
     header = ["codes per image", "epochs", "seeds", "-log p(x), 5,000 codes", "published", "bound with k codes"]
     words = [
-        f"{seed.final(NLL):.1f} nats with k = {k} after {seed.final('charts/epoch'):.0f} epochs (published, after "
-        f"3,280: {published[k]['nll']})"
+        f"{seed.final(NLL):.1f} nats with k = {k} after {seed.final('global_step') / 60_000:.0f} epochs "
+        f"(published, after 3,280: {published[k]['nll']})"
         for k, seed in best.items()
     ]
     return {
