@@ -232,9 +232,9 @@ dp-$worlds-k1-in-place  | 1 | 1 | python algos/dynamic_programming.py $world --e
 
 [reinforce_mnist]
 # the lecture's rewards, without and with a baseline; without one, large rewards get a tenth of the learning rate
-digits-reward-{0,10,minus10}-none | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={0,10,-10} --reward-right={1,11,-9} --learning-rate {0.1,0.01,0.01}
-digits-reward-{0,10,minus10}-mean | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={0,10,-10} --reward-right={1,11,-9} --baseline mean
-digits-full-step-{10,minus10}     | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={10,-10} --reward-right={11,-9}
+digits-reward-{0,10,minus10}-none | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={0,10,-10} --learning-rate {0.1,0.01,0.01}
+digits-reward-{0,10,minus10}-mean | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={0,10,-10} --baseline mean
+digits-full-step-{10,minus10}     | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={10,-10}
 # rewards 0 and 1 at larger learning rates, without and with a baseline; the labels themselves
 digits-rate-{0.3-none,1-none,0.3-mean,1-mean} | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --learning-rate {0.3,1,0.3,1} {,,--baseline mean,--baseline mean}
 digits-cross-entropy              | 1-3 | 1 | python benchmarks/cross_entropy_mnist.py

@@ -147,12 +147,11 @@ def load_data(args: Args) -> list[torch.Tensor]:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
-            array = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
-            data.append(torch.from_numpy(array.copy()))
+            array = torch.tensor(np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header))
+            data.append(array.view(-1, 784) / 255 if header == 16 else array.long())
         except Exception as error:  # no network, or a damaged file
             raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
-    images, labels, test_images, test_labels = data
-    return [images.view(-1, 784) / 255, labels.long(), test_images.view(-1, 784) / 255, test_labels.long()]
+    return data
 
 
 # --- training --------------------------------------------------------------------------------

@@ -1,13 +1,11 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "matplotlib", "numpy", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """REINFORCE as a classifier: choose a digit, and be told only a reward, a little higher if the choice was right.
 
     python algos/reinforce_mnist.py
-    python algos/reinforce_mnist.py --reward-wrong 10 --reward-right 11 --baseline mean
+    python algos/reinforce_mnist.py --reward-wrong 10 --baseline mean
 
 The lecture's example of a discontinuous objective (Jimmy Ba, CSC413/2516, lecture 10, "Optimizing Discontinuous
 Objectives" and "Reward Baselines"): an episode is one decision, the state an image, the action a digit. Accuracy is a
@@ -68,39 +66,28 @@ class Args:
     """decisions per update"""
     learning_rate: PositiveFloat = 0.1
     """step size of plain gradient ascent"""
-    num_units: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """hidden units of the policy network"""
     reward_wrong: float = 0.0
-    """reward of a wrong decision"""
-    reward_right: float = 1.0
-    """reward of a right decision"""
+    """reward of a wrong decision; that of a right one is larger by 1"""
     baseline: Literal["none", "mean"] = "none"
     """what is subtracted from a reward: nothing, or the mean reward of the batch's other decisions"""
-    log_every: PositiveInt = 10_000
-    """decisions between rows of metrics.csv"""
 
 
 # --- the algorithm ---------------------------------------------------------------------------
 
 
-def policy_network(num_pixels: int, num_units: int) -> nn.Sequential:
+def policy_network(num_pixels: int) -> nn.Sequential:
     """pi(a | x): images [n, pixels] -> logits [n, 10]."""
-    return nn.Sequential(nn.Linear(num_pixels, num_units), nn.ReLU(), nn.Linear(num_units, 10))
+    return nn.Sequential(nn.Linear(num_pixels, 100), nn.ReLU(), nn.Linear(100, 10))
 
 
-def advantage(rewards: torch.Tensor, baseline: str) -> torch.Tensor:
-    """r - b: rewards [n] -> [n]; b is 0 or the mean of the other rewards."""
-    if baseline == "none":
-        return rewards
-    return rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
-
-
-def policy_loss(log_probs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+def policy_loss(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: str) -> torch.Tensor:
     """Minus the mean of (r - b) log pi(a | x), both [n], whose gradient is REINFORCE's.
 
     In the logits it is (r - b) (softmax - onehot(a)) / n; with the label for a and 1 for r - b, the cross-entropy's.
     """
-    return -(advantages * log_probs).mean()
+    if baseline == "mean":
+        rewards = rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
+    return -(rewards * log_probs).mean()
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -114,29 +101,26 @@ MNIST_SHA256 = {
 }
 
 
-def load_images(args: Args) -> list[torch.Tensor]:
-    """Training images [n, pixels] in [0, 1] and labels [n], test images and labels."""
+def load_data(args: Args) -> list[torch.Tensor]:
+    """Training images [n, pixels] in [0, 1] and labels [n], then those of the test set."""
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         images, labels = torch.from_numpy(digits.data / 16).float(), torch.from_numpy(digits.target).long()
         return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
-    arrays = []
-    try:
-        for name, sha256 in MNIST_SHA256.items():
-            path = args.data_dir / name
+    data = []
+    for name, sha256 in MNIST_SHA256.items():
+        path, header = args.data_dir / name, 16 if "images" in name else 8  # bytes of the IDX format's header
+        try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
-            with gzip.open(path) as file:
-                header = 16 if "images" in name else 8  # of the IDX format
-                arrays.append(torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=header).copy()))
-        images, labels, test_images, test_labels = arrays
-        images, test_images = images.view(len(labels), 784) / 255, test_images.view(len(test_labels), 784) / 255
-    except Exception as error:  # no network, or a damaged file
-        raise UsageError(f"--data-dir {args.data_dir}: {error}") from None
-    return [images, labels.long(), test_images, test_labels.long()]
+            array = torch.tensor(np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header))
+            data.append(array.view(-1, 784) / 255 if header == 16 else array.long())
+        except Exception as error:  # no network, or a damaged file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+    return data
 
 
 # --- training --------------------------------------------------------------------------------
@@ -144,28 +128,25 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
-    if args.reward_right <= args.reward_wrong:
-        raise UsageError("--reward-right must be higher than --reward-wrong")
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    images, labels, test_images, test_labels = (x.to(device) for x in load_images(args))
-    policy = policy_network(images.shape[1], args.num_units).to(device)
+    images, labels, test_images, test_labels = (x.to(device) for x in load_data(args))
+    policy = policy_network(images.shape[1]).to(device)
     optimizer = torch.optim.SGD(policy.parameters(), lr=args.learning_rate)
-    run, start, step, last_logged = Run(args, args.dataset), time.perf_counter(), 0, 0
+    num_updates = math.ceil(args.total_timesteps / args.batch_size)
+    run, start = Run(args, args.dataset), time.perf_counter()
     rights, changes = [], []
 
-    bar = tqdm(total=args.total_timesteps, unit="decision", disable=None)
-    while step < args.total_timesteps:
+    for update in tqdm(range(1, num_updates + 1), unit="update", disable=None):
         idx = torch.randint(len(images), (args.batch_size,), device=device)
         logits = policy(images[idx])
         if not logits.isfinite().all():
-            raise FloatingPointError(f"logits are not finite at step {step}: lower --learning-rate")
-        actions = Categorical(logits=logits).sample()
-        right = actions == labels[idx]
-        rewards = torch.where(right, args.reward_right, args.reward_wrong)
-        log_probs = Categorical(logits=logits).log_prob(actions)
-        loss = policy_loss(log_probs, advantage(rewards, args.baseline))
+            raise FloatingPointError(f"logits are not finite at update {update}: lower --learning-rate")
+        decisions = Categorical(logits=logits)
+        actions = decisions.sample()
+        log_probs, right = decisions.log_prob(actions), actions == labels[idx]
+        loss = policy_loss(log_probs, args.reward_wrong + right.float(), args.baseline)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -173,24 +154,18 @@ def train(args: Args) -> dict:
             after = policy(images[idx]).log_softmax(1).gather(1, actions.unsqueeze(1)).squeeze(1)
             changes.append(after - log_probs)
         rights.append(right)
-        step += args.batch_size
-        bar.update(args.batch_size)
 
-        if step - last_logged >= args.log_every or step >= args.total_timesteps:
-            right, change, last_logged = torch.cat(rights), torch.cat(changes), step
-            with torch.no_grad():
-                test_accuracy = (policy(test_images).argmax(1) == test_labels).float().mean().item()
+        if update % 100 == 0 or update == num_updates:
+            step, right, change = update * args.batch_size, torch.cat(rights), torch.cat(changes)
             row = {
                 "global_step": step,
-                "charts/accuracy": right.float().mean().item(),
                 "charts/right_more_likely": change[right].mean().item() if right.any() else None,
                 "charts/wrong_more_likely": change[~right].mean().item() if (~right).any() else None,
                 "charts/SPS": step / (time.perf_counter() - start),
-                "eval/test_accuracy": test_accuracy,
+                "eval/test_accuracy": (policy(test_images).argmax(1) == test_labels).float().mean().item(),
             }
             run.log(row)
             rights, changes = [], []
-    bar.close()
 
     torch.save({"policy": policy.state_dict()}, run.dir / "model.pt")
     save_curve(run, "eval/test_accuracy", xlabel="decisions, one image each")

@@ -13,13 +13,13 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from algos.reinforce_mnist import Args, load_images, policy_network
+from algos.reinforce_mnist import Args, load_data, policy_network
 from benchmarks.rows import write_rows
 
 
 def train(settings: Args):
-    images, labels, test_images, test_labels = load_images(settings)
-    network = policy_network(images.shape[1], settings.num_units)
+    images, labels, test_images, test_labels = load_data(settings)
+    network = policy_network(images.shape[1])
     optimizer = torch.optim.SGD(network.parameters(), lr=settings.learning_rate)
     for step in range(settings.batch_size, settings.total_timesteps + 1, settings.batch_size):
         idx = torch.randint(len(images), (settings.batch_size,))
@@ -27,7 +27,7 @@ def train(settings: Args):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % settings.log_every == 0 or step == settings.total_timesteps:
+        if step % 10_000 == 0 or step == settings.total_timesteps:
             accuracy = (network(test_images).argmax(1) == test_labels).float().mean().item()
             yield {"global_step": step, "eval/test_accuracy": accuracy}
 

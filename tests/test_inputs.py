@@ -41,7 +41,6 @@ MISTAKES = [
     ("td_lambda", "--learning-rate | --learning-rate 1e20", "learning.rate"),
     ("mcts", "--search simple --exploration 3", "^--exploration"),
     ("mcts_batched", "--exploration 1e300", "exploration"),
-    ("reinforce_mnist", "--reward-right 0", "^--reward-right must be"),
     ("draw draw_color flow_2d nice vae", "--hidden", "--hidden"),
     ("pixelcnn realnvp vae_gan gan infogan", "--batch-size 100000000", "--batch-size"),
     ("draw_color", "--image-size 1 | --noise-std 1e300", "image_size|noise_std"),

@@ -9,7 +9,7 @@ from benchmarks import plot
 from benchmarks.plot import Result, Results
 
 TEST, RIGHT, WRONG = "eval/test_accuracy", "charts/right_more_likely", "charts/wrong_more_likely"
-COLUMNS = ["global_step", "charts/accuracy", RIGHT, WRONG, "charts/SPS", TEST]
+COLUMNS = ["global_step", RIGHT, WRONG, "charts/SPS", TEST]
 REWARDS = {"0": "0 wrong, 1 right", "10": "10 wrong, 11 right", "minus10": "-10 wrong, -9 right"}
 BASELINES = {"none": "no baseline", "mean": "baseline: mean of the others"}
 LECTURE = {
@@ -63,9 +63,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     ours = {}
     for name in ROWS:
         seed = results[name][0]
-        rewards = f"{flag(seed, 'reward-wrong', '0')}, {flag(seed, 'reward-right', '1')}"
+        wrong = int(flag(seed, "reward-wrong", "0"))
         baseline = BASELINES[flag(seed, "baseline", "none")]
-        ours[rewards, baseline, flag(seed, "learning-rate", "0.1")] = results[name]
+        ours[f"{wrong}, {wrong + 1}", baseline, flag(seed, "learning-rate", "0.1")] = results[name]
     columns = {
         "seeds": plot.count,
         "test accuracy": percent,
