@@ -21,7 +21,6 @@ Williams 1992, "Simple statistical gradient-following algorithms for connectioni
 """
 
 import csv
-import itertools
 import json
 import math
 import re
@@ -34,6 +33,7 @@ import torch
 import tyro
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
+from torch.distributions import Categorical
 from tqdm import tqdm
 
 
@@ -86,7 +86,7 @@ def exact_objective(logits: torch.Tensor, gamma: float) -> torch.Tensor:
 
 def best_deterministic(gamma: float) -> torch.Tensor:
     """The best of the 256 policies with one action per observation: probs [5 cells, 4 actions]."""
-    actions = torch.tensor(list(itertools.product(range(4), repeat=4)))  # [256, 4]
+    actions = torch.cartesian_prod(*[torch.arange(4)] * 4)  # [256, 4]
     policies = torch.eye(4, dtype=torch.float64)[actions[:, OBSERVATION]]  # [256, 5, 4]
     return policies[exact_values(policies, gamma).mean(1).argmax()]
 
@@ -101,56 +101,24 @@ def rollout(logits: torch.Tensor, num_envs: int) -> tuple[torch.Tensor, ...]:
     running, steps = torch.ones_like(cells, dtype=torch.bool), []
     while running.any() and len(steps) < TIME_LIMIT:
         obs = observation[cells.clamp(max=4)]  # an environment at an end stays there and is masked
-        actions = torch.distributions.Categorical(logits=logits[obs]).sample()
+        actions = Categorical(logits=logits[obs]).sample()
         steps.append((obs, actions, reward[cells.clamp(max=4), actions] * running, running.float()))
         cells = torch.where(running, next_cell[cells.clamp(max=4), actions], cells)
         running = cells < 5
     return tuple(torch.stack(column) for column in zip(*steps, strict=True))
 
 
-def reward_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
-    """G_t, the sum over k >= t of gamma^(k - t) r_k: [time, n] -> [time, n]."""
-    returns, running = torch.empty_like(rewards), torch.zeros_like(rewards[0])
-    for t in reversed(range(len(rewards))):
-        running = rewards[t] + gamma * running
-        returns[t] = running
-    return returns
-
-
-def policy_gradient_loss(logits, obs, actions, rewards, mask, gamma: float) -> torch.Tensor:
+def policy_gradient_loss(logits, obs, actions, rewards, gamma: float) -> torch.Tensor:
     """Its gradient is minus REINFORCE's: the mean over episodes of sum_t gamma^t G_t grad log pi(a_t | o_t).
 
     gamma^t makes it an unbiased estimate of the gradient of the exact objective; it is often left out.
     """
-    discounts = gamma ** torch.arange(len(rewards), device=rewards.device).unsqueeze(1)
-    log_probs = torch.distributions.Categorical(logits=logits[obs]).log_prob(actions)
-    return -(mask * discounts * reward_to_go(rewards, gamma) * log_probs).sum(0).mean()
+    discounted = rewards * gamma ** torch.arange(len(rewards), device=rewards.device).unsqueeze(1)
+    credit = discounted.flip(0).cumsum(0).flip(0)  # gamma^t G_t, the sum over k >= t of gamma^k r_k
+    return -(credit * Categorical(logits=logits[obs]).log_prob(actions)).sum(0).mean()
 
 
 # --- training --------------------------------------------------------------------------------
-
-
-def save_policy(probs: torch.Tensor, gamma: float, path: Path):
-    """The best deterministic policy above the learned one, probs [5, 4]: values, and arrows as long as likely."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    figure = Figure(figsize=(6, 5.4), layout="constrained")
-    policies = {"best deterministic policy": best_deterministic(gamma), "learned policy": probs}
-    places = [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (0, 0), (2, 0), (4, 0)]
-    colors = ["white", "silver", "white", "silver", "white", "salmon", "gold", "salmon"]
-    for axes, (title, shown) in zip(figure.subplots(2, 1), policies.items(), strict=True):
-        values = exact_values(shown, gamma)
-        for cell, ((x, y), color) in enumerate(zip(places, colors, strict=True)):
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="black"))
-            text = f"{values[cell]:.2f}" if cell < 5 else "+1" if cell == 6 else "-1"
-            axes.text(x + 0.95, y + 0.06, text, ha="right", fontsize=9)
-        x, y = (torch.tensor(column)[:5, None].expand(5, 4) + 0.5 for column in zip(*places, strict=True))
-        u, v = (0.4 * shown * torch.tensor(direction) for direction in ([0, 1, 0, -1], [1, 0, -1, 0]))
-        axes.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, width=0.006)
-        axes.set(title=f"{title}: mean value {values.mean():.3f}", xlim=(0, 5), ylim=(0, 2), aspect="equal")
-        axes.axis("off")
-    figure.savefig(path, dpi=120)
 
 
 def train(args: Args) -> dict:
@@ -166,7 +134,7 @@ def train(args: Args) -> dict:
     while global_step < args.total_timesteps:
         with torch.no_grad():
             obs, actions, rewards, mask = rollout(logits, args.num_envs)
-        loss = policy_gradient_loss(logits, obs, actions, rewards, mask, args.gamma)
+        loss = policy_gradient_loss(logits, obs, actions, rewards, args.gamma)
         exact = exact_objective(logits, args.gamma)
         (exact_gradient,) = torch.autograd.grad(exact, logits)
         optimizer.zero_grad()
@@ -178,7 +146,6 @@ def train(args: Args) -> dict:
         row = {
             "global_step": global_step,
             "charts/episodic_return": rewards.sum(0).mean().item(),
-            "charts/episodic_length": mask.sum(0).mean().item(),
             "losses/gradient_cosine": cosine.item(),
             "eval/exact_return": exact.item(),
             "eval/east_where_alike": logits.detach().softmax(1)[1, 1].item(),
@@ -188,10 +155,9 @@ def train(args: Args) -> dict:
         bar.update(int(mask.sum()))
     bar.close()
 
-    probs = logits.detach().cpu().double().softmax(1)[OBSERVATION]
-    save_policy(probs, args.gamma, run.dir / "policy.png")
     torch.save({"logits": logits.detach().cpu()}, run.dir / "model.pt")
-    run.close("policy.png")
+    save_curve(run, "eval/exact_return")
+    run.close("curve.png")
     best = exact_values(best_deterministic(args.gamma), args.gamma).mean()
     print(f"exact value {row['eval/exact_return']:.3f} (best deterministic policy {best:.3f}): {run.dir}")
     return row
@@ -242,6 +208,16 @@ class Run:
         if self.wandb:
             self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
             self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], ".-", markersize=3)
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
 
 
 if __name__ == "__main__":
