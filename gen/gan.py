@@ -26,10 +26,7 @@ import math
 import re
 import tarfile
 import time
-import zlib
-from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -73,7 +70,7 @@ class Args:
     """images are resized to this side, in pixels"""
     updates: PositiveInt = 1000
     """updates of each network"""
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=10_000)] = 64
     """images per update"""
     learning_rate: PositiveFloat = 5e-4
     """Adam's learning rate (DCGAN: 2e-4)"""
@@ -112,21 +109,24 @@ def make_discriminator(width: int, channels: int, size: int) -> nn.Sequential:
 
 
 def initialize(module: nn.Module):
-    """DCGAN: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
+    """DCGAN: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
-def discriminator_loss(on_real: torch.Tensor, on_fake: torch.Tensor) -> torch.Tensor:
-    """-log D(x) - log(1 - D(G(z))), from logits."""
-    return (F.softplus(-on_real.float()) + F.softplus(on_fake.float())).mean()
+@torch.no_grad()
+def sample(generator: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """Images of noise [n, latent_dim], in eval mode (running statistics), in [0, 1]."""
+    generator.eval()
+    images = generator(z) * 0.5 + 0.5
+    generator.train()
+    return images
 
 
-def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
-    """-log D(G(z)), the non-saturating loss: its gradient is largest while D rejects the image."""
-    return F.softplus(-on_fake.float()).mean()
+def diversity(images: torch.Tensor) -> float:
+    """Mean distance of each image [n, c, h, w] to its nearest neighbour: 0 if all are the same."""
+    x = images.flatten(1)
+    return torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values.mean().item()
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def read_folder(folder: Path, size: int) -> torch.Tensor:
     from PIL import Image, ImageOps
 
     images, skipped = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         try:
             with Image.open(path) as image:
                 images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (size, size))))
@@ -160,8 +160,7 @@ def load_images(args: Args) -> torch.Tensor:
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        images = torch.from_numpy(load_digits().images[:1500]).float().unsqueeze(1) * (255 / 16)
-        return F.interpolate(images, size=28, mode="bilinear").round().byte()
+        return (torch.from_numpy(load_digits().images[:1500]) * (255 / 16)).byte().unsqueeze(1)  # 8 x 8
     if args.dataset == "folder":
         return read_folder(args.data_dir, args.image_size)
     url, sha256 = URLS[args.dataset]
@@ -177,32 +176,11 @@ def load_images(args: Args) -> torch.Tensor:
             files = [tar.extractfile(f"cifar-10-batches-bin/data_batch_{i}.bin").read() for i in range(1, 6)]
         rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(-1, 3073)
         return rows[:, 1:].reshape(-1, 3, 32, 32)  # after the label
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
+    except Exception as error:  # no network, or a damaged file
         raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
 
 
 # --- training --------------------------------------------------------------------------------
-
-
-def batches(num_images: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Indices of one shuffled epoch after the other, without each one's incomplete last batch."""
-    while True:
-        yield from torch.randperm(num_images, device=device)[: num_images // batch_size * batch_size].split(batch_size)
-
-
-@torch.no_grad()
-def sample(generator: nn.Module, z: torch.Tensor) -> torch.Tensor:
-    """Images of noise [n, latent_dim], in eval mode (running statistics), in [0, 1]."""
-    generator.eval()
-    images = torch.cat([generator(part) for part in z.split(250)]) * 0.5 + 0.5
-    generator.train()
-    return images
-
-
-def diversity(images: torch.Tensor) -> float:
-    """Mean distance of each of 500 images [n, c, h, w] to its nearest neighbour: 0 if all are the same."""
-    x = images[:500].flatten(1)
-    return torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values.mean().item()
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
@@ -222,48 +200,40 @@ def train(args: Args) -> dict:
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images = load_images(args)  # your own: uint8 [n, channels, height, width]
-    if len(images) < args.batch_size:
-        raise UsageError(f"--batch-size {args.batch_size}: there are only {len(images)} images")
-    images, channels = images.to(device), images.shape[1]
-    resize = partial(F.interpolate, size=args.image_size, mode="bilinear", antialias=True)
-    generator = make_generator(args.latent_dim, args.width, channels, args.image_size).apply(initialize)
-    discriminator = make_discriminator(args.width, channels, args.image_size).apply(initialize)
-    for network in (generator, discriminator):
-        network.to(device, memory_format=torch.channels_last)
+    images = F.interpolate(images, args.image_size, mode="bilinear", antialias=True).to(device)
+    shape = args.width, images.shape[1], args.image_size
+    generator = make_generator(args.latent_dim, *shape).apply(initialize).to(device)
+    discriminator = make_discriminator(*shape).apply(initialize).to(device)
     adam_g = torch.optim.Adam(generator.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
     adam_d = torch.optim.Adam(discriminator.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
     eval_rng = torch.Generator(device).manual_seed(0)  # evaluating does not change the training
     fixed, frames = torch.rand(500, args.latent_dim, generator=eval_rng, device=device) * 2 - 1, []
-    order, real_diversity = batches(len(images), args.batch_size, device), diversity(resize(images[:500].float()) / 255)
-    run, sums, start = Run(args, args.dataset), torch.zeros(2, device=device), time.perf_counter()
+    run, real_diversity, start = Run(args, args.dataset), diversity(images[:500] / 255), time.perf_counter()
 
     for update in tqdm(range(1, args.updates + 1), unit="update", disable=None):
-        real = resize(images[next(order)].float()).to(memory_format=torch.channels_last) / 127.5 - 1
-        z = torch.rand(args.batch_size, args.latent_dim, device=device) * 2 - 1
+        real = images[torch.randint(len(images), (args.batch_size,), device=device)] / 127.5 - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            fake = generator(z)
-            loss_d = discriminator_loss(discriminator(real), discriminator(fake.detach()))  # separate batch statistics
+            fake = generator(torch.rand(args.batch_size, args.latent_dim, device=device) * 2 - 1)
+            on_real, on_fake = discriminator(real), discriminator(fake.detach())  # each with its batch's statistics
+        loss_d = (F.softplus(-on_real.float()) + F.softplus(on_fake.float())).mean()  # -log D(x) - log(1 - D(G(z)))
         adam_d.zero_grad()
         loss_d.backward()
         adam_d.step()
 
-        discriminator.requires_grad_(False)  # gradients flow through D, none is kept for its weights
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            loss_g = generator_loss(discriminator(fake))
+            on_fake = discriminator(fake)
+        loss_g = F.softplus(-on_fake.float()).mean()  # -log D(G(z)): its gradient is largest while D rejects the image
         adam_g.zero_grad()
-        loss_g.backward()
+        loss_g.backward(inputs=list(generator.parameters()))
         adam_g.step()
-        discriminator.requires_grad_(True)
-        sums += torch.stack([loss_d, loss_g]).detach()
 
         if update % args.log_every == 0 or update == args.updates:
             count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
-            loss_d, loss_g = (sums / count).tolist()
             generated = sample(generator, fixed)
             row = {
                 "global_step": update,
-                "losses/discriminator": loss_d,
-                "losses/generator": loss_g,
+                "losses/discriminator": loss_d.item(),
+                "losses/generator": loss_g.item(),
                 "charts/SPS": count * args.batch_size / seconds,
                 "eval/diversity": diversity(generated) / real_diversity,
             }
@@ -272,7 +242,7 @@ def train(args: Args) -> dict:
             save_grid(torch.cat(frames), 16, run.dir / "samples.png")
             states = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
             torch.save(states, run.dir / "model.pt")
-            sums, start = torch.zeros_like(sums), time.perf_counter()
+            start = time.perf_counter()
 
     run.close("samples.png")
     print(f"diversity {row['eval/diversity']:.2f} of the training images' after {args.updates} updates: {run.dir}")

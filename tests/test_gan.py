@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.functional import interpolate
 
 from gen import gan
-from gen.gan import Args, UsageError, batches, diversity, make_discriminator, make_generator, sample, train
+from gen.gan import Args, UsageError, diversity, make_discriminator, make_generator, sample, train
 
 SMALL = {"updates": 3, "batch_size": 8, "width": 2, "latent_dim": 5, "log_every": 2}
 
@@ -38,28 +39,18 @@ def test_the_networks_have_dcgans_sizes():
 
 def test_the_initialization_is_dcgans():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(9, 99, 5), nn.ConvTranspose2d(99, 9, 5), nn.BatchNorm2d(9999)).apply(
-        gan.initialize
-    )
-    for layer, mean in zip(network, (0, 0, 1), strict=True):
+    layers = nn.Conv2d(9, 99, 5), nn.ConvTranspose2d(99, 9, 5), nn.BatchNorm2d(9999)
+    for layer, mean in zip(nn.Sequential(*layers).apply(gan.initialize), (0, 0, 1), strict=True):
         assert layer.weight.mean().item() == pytest.approx(mean, abs=1e-3)
-        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03) and (layer.bias == 0).all()
-
-
-def test_the_losses_are_the_logarithms():
-    real, fake = torch.randn(2, 50).double()
-    expected = -(real.sigmoid().log() + (1 - fake.sigmoid()).log()).mean()
-    assert gan.discriminator_loss(real, fake).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert gan.generator_loss(fake).item() == pytest.approx(-fake.sigmoid().log().mean().item(), rel=1e-5)
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)
 
 
 def algorithm_1(args):
     """What train() does, with nothing to make it fast: every gradient is computed, Adam is written out."""
     torch.manual_seed(args.seed)
-    images = gan.load_images(args)
+    images = interpolate(gan.load_images(args), 28, mode="bilinear", antialias=True)
     g = make_generator(args.latent_dim, args.width, 1, 28).apply(gan.initialize)
     d = make_discriminator(args.width, 1, 28).apply(gan.initialize)
-    order = batches(len(images), args.batch_size, torch.device("cpu"))
     moments = {id(p): [torch.zeros_like(p), torch.zeros_like(p)] for p in [*g.parameters(), *d.parameters()]}
 
     def adam(network, loss, t):
@@ -72,7 +63,7 @@ def algorithm_1(args):
                 p.sub_(args.learning_rate * (m / (1 - 0.5**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8))
 
     for t in range(1, args.updates + 1):
-        x = images[next(order)].float() / 127.5 - 1
+        x = images[torch.randint(1500, (args.batch_size,))].float() / 127.5 - 1
         fake = g(torch.rand(args.batch_size, args.latent_dim) * 2 - 1)
         adam(d, -(d(x).sigmoid().log() + (1 - d(fake.detach()).sigmoid()).log()).mean(), t)
         adam(g, -d(fake).sigmoid().log().mean(), t)
@@ -89,13 +80,6 @@ def test_the_updates_are_algorithm_1(tmp_path):
                 assert torch.allclose(found[network][name], tensor, atol=2e-5), (network, name)
     for name in expected["generator"]:
         assert torch.allclose(found["generator"][name], expected["generator"][name], atol=1e-4), name
-
-
-def test_every_epoch_is_a_shuffle_without_its_incomplete_batch():
-    order = batches(10, 3, torch.device("cpu"))
-    epochs = torch.stack([torch.cat([next(order) for _ in range(3)]) for _ in range(20)])
-    assert all(len(epoch.unique()) == 9 for epoch in epochs)
-    assert len(epochs.unique(dim=0)) > 15 and epochs.unique().tolist() == list(range(10))
 
 
 def test_samples_do_not_depend_on_their_batch():
@@ -131,8 +115,6 @@ def test_data_sets_are_read_and_a_damaged_file_is_named(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:900])
         with pytest.raises(UsageError, match=rf"--data-dir.*{name}"):
             train(Args(dataset=dataset, data_dir=tmp_path, run_dir=tmp_path / "none"))
-    with pytest.raises(UsageError, match="--batch-size"):
-        train(Args(batch_size=1501, run_dir=tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
@@ -168,8 +150,8 @@ def test_generated_digits_become_like_real_ones(tmp_path):
     assert {p.name for p in (tmp_path / "run").iterdir()} == left
     generator = make_generator(100, 8, 1, 28)
     generator.load_state_dict(torch.load(tmp_path / "run/model.pt")["generator"])
-    images, real = sample(generator, torch.rand(250, 100) * 2 - 1), gan.load_images(Args()) / 255
-    real = real[:250]
+    images = sample(generator, torch.rand(250, 100) * 2 - 1)
+    real = interpolate(gan.load_images(Args())[:250], 28, mode="bilinear", antialias=True) / 255
     assert row["eval/diversity"] == pytest.approx(diversity(images) / diversity(real), rel=0.2)
     correlation = torch.corrcoef(torch.stack([images.mean(0).flatten(), real.mean(0).flatten()]))[0, 1]
     assert correlation > 0.8

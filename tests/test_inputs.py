@@ -42,7 +42,7 @@ MISTAKES = [
     ("mcts", "--search simple --exploration 3", "^--exploration"),
     ("mcts_batched", "--exploration 1e300", "exploration"),
     ("draw draw_color flow_2d nice vae", "--hidden", "--hidden"),
-    ("pixelcnn realnvp vae_gan gan infogan", "--batch-size 100000000", "--batch-size"),
+    ("pixelcnn realnvp vae_gan gan infogan", "--batch-size 100000000", "batch.size"),
     ("draw_color", "--image-size 1 | --noise-std 1e300", "image_size|noise_std"),
     ("chat_rnn", "--temperature 1e300", "temperature"),
     ("chat_rnn", "--data few", "--data: .* too few"),

@@ -8,7 +8,7 @@ from benchmarks import plot
 from benchmarks.plot import Result, Results
 
 COLUMNS = [
-    "global_step", "losses/discriminator", "losses/generator", "charts/d_real", "charts/d_fake", "charts/SPS",
+    "global_step", "losses/discriminator", "losses/generator", "charts/SPS",
     "eval/diversity", "eval/frechet", "eval/frechet_real", "eval/judge_accuracy", "time/elapsed",
 ]  # fmt: skip
 RUNS = {"gan-mnist": "MNIST", "gan-cifar10": "CIFAR-10", "gan-cifar10-long": "CIFAR-10, longer"}
