@@ -48,7 +48,7 @@ class Args:
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
 
-    num_runs: Annotated[int, Field(ge=1, le=10_000)] = 30
+    num_runs: Annotated[int, Field(ge=2, le=10_000)] = 30
     """independent runs to average over"""
     total_episodes: PositiveInt = 50
     """episodes of each run"""
@@ -97,16 +97,8 @@ def update(q: dict, state: tuple, action: int, reward: float, next_state: tuple,
     q[state][action] += args.learning_rate * (target - q[state][action])
 
 
-def plan(q: dict, model: dict, args: Args, rng: random.Random):
-    """n updates from the model: a random visited state, and a random action among those taken there."""
-    for _ in range(args.planning_steps):
-        state = rng.choice(list(model))
-        action, (reward, next_state) = rng.choice(list(model[state].items()))
-        update(q, state, action, reward, next_state, args)
-
-
 def play_episode(q: dict, model: dict, args: Args, rng: random.Random) -> int:
-    """An episode of Tabular Dyna-Q; returns its real steps. q[state][action], model[state][action] = (reward, next)."""
+    """An episode of Tabular Dyna-Q; returns its real steps. q[state][action]; model[state][action] = reward, next."""
     state, terminated, steps = START, False, 0
     while not terminated:
         explore = rng.random() < args.epsilon
@@ -114,7 +106,10 @@ def play_episode(q: dict, model: dict, args: Args, rng: random.Random) -> int:
         next_state, reward, terminated = move(state, action)
         update(q, state, action, reward, next_state, args)
         model.setdefault(state, {})[action] = (reward, next_state)
-        plan(q, model, args, rng)
+        for _ in range(args.planning_steps):
+            visited = rng.choice(list(model))
+            taken, outcome = rng.choice(list(model[visited].items()))
+            update(q, visited, taken, *outcome, args)
         state, steps = next_state, steps + 1
     return steps
 
@@ -131,23 +126,15 @@ def evaluate(q: dict, rng: random.Random, limit: int = 1000) -> int:
 # --- training --------------------------------------------------------------------------------
 
 
-def save_picture(mean: list, error: list, q: np.ndarray, path: Path):
-    """Steps per episode [episodes], and the maze with max_a Q and the greedy actions: q [states, actions]."""
+def save_picture(rows: list[dict], path: Path):
+    """Figure 8.2: real steps per episode, mean of the runs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    steps, maze = figure.subplots(1, 2)
-    steps.errorbar(range(1, len(mean) + 1), mean, error, capsize=2)
-    steps.axhline(14, color="black", linestyle=":")
-    steps.set(xlabel="episode", ylabel="real steps (mean of runs ± standard error)", yscale="log")
-    image = np.full((len(MAZE), len(MAZE[0])), np.nan)
-    for (i, j), values in zip(CELLS, q, strict=True):
-        image[i, j] = values.max()
-        arrow = "↑→↓←"[values.argmax()] if values.max() > 0 else CELLS[i, j]
-        maze.text(j, i, arrow, ha="center", va="center")
-    maze.imshow(image, cmap="summer")
-    maze.set(title="max Q and greedy action (mean Q of all runs)", facecolor="black", xticks=[], yticks=[])
-    figure.savefig(path, dpi=120)
+    mean, error = ([row[f"charts/episodic_length{end}"] for row in rows] for end in ("", "_error"))
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.errorbar(range(1, len(rows) + 1), mean, error, capsize=2)
+    axes.set(xlabel="episode", ylabel="real steps (mean of runs ± standard error)", yscale="log")
+    axes.figure.savefig(path, dpi=120)
 
 
 def train(args: Args) -> dict:
@@ -163,17 +150,15 @@ def train(args: Args) -> dict:
         row = {
             "global_step": global_step,
             "charts/episodic_length": np.mean(lengths),
-            "charts/episodic_length_error": np.std(lengths, ddof=1) / len(lengths) ** 0.5 if lengths[1:] else None,
+            "charts/episodic_length_error": np.std(lengths, ddof=1) / len(lengths) ** 0.5,
             "charts/SPS": global_step / (time.perf_counter() - start),
             "eval/episodic_length": np.mean(evaluated) if evaluated else None,
         }
         run.log(row)
 
-    q = np.array([list(table.values()) for table in tables])  # [runs, states, actions]
-    torch.save({"q": torch.from_numpy(q)}, run.dir / "model.pt")
-    curve = [(row["charts/episodic_length"], row["charts/episodic_length_error"] or 0) for row in run.rows]
-    save_picture(*zip(*curve, strict=True), q.mean(axis=0), run.dir / "maze.png")
-    run.close("maze.png")
+    torch.save({"q": torch.tensor([list(table.values()) for table in tables])}, run.dir / "model.pt")
+    save_picture(run.rows, run.dir / "curve.png")
+    run.close("curve.png")
     learned = f"{row['eval/episodic_length']:.1f} steps (greedy policy, mean of {args.num_runs} runs)"
     print(f"{learned} after {global_step / args.num_runs:,.0f} real steps each: {run.dir}")
     return row
