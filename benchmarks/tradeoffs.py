@@ -125,10 +125,10 @@ def train_realnvp(train: torch.Tensor, test: torch.Tensor, folder: Path, budget:
     model.eval()
 
     def sample(n: int) -> torch.Tensor:
-        return model.decode([torch.randn(n, *shape) for shape in model.latent_shapes]).clamp(0, 1)
+        return model.decode(torch.randn(n, *model.latent_shape)).clamp(0, 1)
 
     def codes(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([z.flatten(1) for z in model.encode((x + 0.5) / 256)[0]], dim=1)
+        return model.encode((x + 0.5) / 256)[0].flatten(1)
 
     return row | {"bits_per_dim": row["eval/bits_per_dim"]}, sample, codes
 
@@ -164,7 +164,7 @@ def samplers(size: int) -> list[Callable[[int], torch.Tensor]]:
     return [
         lambda n: model.sample(torch.zeros(n, 3, size, size, dtype=torch.uint8)),
         lambda n: generator(torch.rand(n, 100)),
-        lambda n: flow.decode([torch.randn(n, *shape) for shape in flow.latent_shapes]),
+        lambda n: flow.decode(torch.randn(n, *flow.latent_shape)),
         lambda n: plain.decode(torch.randn(n, 20)),
     ]
 

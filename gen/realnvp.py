@@ -9,16 +9,16 @@
     torchrun --nproc-per-node 2 gen/realnvp.py --dataset cifar10
 
 A coupling layer keeps the part of x where a mask is 1; a network of that part scales and shifts the rest. The Jacobian
-is triangular, its log-determinant the sum of the log-scales. On each scale, three couplings with checkerboard masks are
-followed by a squeeze (each 2x2 square of pixels becomes four channels) and three with channel-wise masks; then half of
-the components are factored out as finished and the next scale transforms the rest. The latents are Gaussian.
+is triangular, its log-determinant the sum of the log-scales. Three couplings with checkerboard masks are followed by a
+squeeze (each 2x2 square of pixels becomes four times as many channels) and three with channel-wise masks; then half of
+the components are factored out as finished, and four more couplings transform the rest. The latents are Gaussian.
 Likelihoods are -log2 p(x) / d of dequantized images, in bits per dimension: a bound on those of the 8-bit images.
 
 Dinh, Sohl-Dickstein & Bengio 2016, "Density estimation using Real NVP" (arXiv 1605.08803): equation 9 (coupling),
-sections 3.4 to 3.7 (masks, scales, batch normalization), 4.1 (logit, residual networks).
+sections 3.4 to 3.7 (masks, scales, batch normalization), 4.1 (logit, residual networks, one squeeze for 32x32 images).
 Differences: 1. The logit is taken of .05 + .9 x: the paper's .05 + .95 x reaches 1. 2. Batch normalization is in the
 couplings' networks, not between couplings, and trains with the batch's statistics instead of running averages. 3. The
-learning rate decreases linearly to 0; gradients are clipped. 4. What is factored out is a diagonal of each 2x2 square.
+learning rate decreases linearly to 0, gradients are clipped, weights do not decay. 4. Batches: with replacement.
 With torchrun, processes on CPUs normalize their shares of a batch separately, those on GPUs together (SyncBatchNorm).
 """
 
@@ -29,7 +29,6 @@ import os
 import re
 import tarfile
 import time
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +36,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 import tyro
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -57,8 +57,6 @@ class Args:
     """use a GPU if there is one"""
     bf16: bool = False
     """train in bfloat16 by autocast; evaluation stays in float32"""
-    compile: bool = False
-    """compile the model with torch.compile; needs a C++ compiler"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -67,25 +65,23 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["photos", "cifar10"] = "photos"
     """32x32 patches of scikit-learn's two photographs, or CIFAR-10, downloaded on first use"""
     data_dir: Path = Path("data")
     """where CIFAR-10 is kept"""
-    updates: PositiveInt = 150
+    updates: PositiveInt = 120
     """gradient steps"""
-    batch_size: PositiveInt = 16
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 16
     """images per update, over all processes"""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate, annealed to 0"""
     channels: Annotated[int, Field(ge=1, le=1024)] = 32
-    """channels of the residual networks on the first scale, twice as many on the second"""
+    """channels of the residual networks before the squeeze, twice as many after it"""
     blocks: Annotated[int, Field(ge=1, le=100)] = 2
     """residual blocks of each coupling's network"""
-    log_every: PositiveInt = 50
-    """updates per row of metrics.csv and per checkpoint"""
+    log_every: PositiveInt = 40
+    """updates per row of metrics.csv"""
     eval_images: PositiveInt = 500
     """test images that a row evaluates"""
 
@@ -137,76 +133,62 @@ class Coupling(nn.Module):
         s = self.s_scale * s.tanh()  # bounded, by learned limits
         return (1 - self.mask) * s, (1 - self.mask) * t
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """y and the log-determinant [n]."""
+    def forward(self, x_and_log_det: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Also adds its own log-determinant to those of the layers before it [n]."""
+        x, log_det = x_and_log_det
         s, t = self.scale_and_shift(self.mask * x)
-        return x * s.exp() + t, s.sum(dim=(1, 2, 3))
+        return x * s.exp() + t, log_det + s.sum(dim=(1, 2, 3))
 
     def inverse(self, y: torch.Tensor) -> torch.Tensor:
         s, t = self.scale_and_shift(self.mask * y)
         return (y - t) * (-s).exp()
 
 
-class Squeeze(nn.Module):
-    """[n, c, h, w] -> [n, 4c, h/2, w/2]; the first half of the channels is one diagonal of each 2x2 square."""
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, float]:
-        corners = x[..., 0::2, 0::2], x[..., 1::2, 1::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2]
-        return torch.cat(corners, dim=1), 0.0
-
-    def inverse(self, y: torch.Tensor) -> torch.Tensor:
-        n, c, h, w = y.shape
-        x = y.new_empty(n, c // 4, 2 * h, 2 * w)
-        x[..., 0::2, 0::2], x[..., 1::2, 1::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2] = y.chunk(4, dim=1)
-        return x
-
-
 class RealNVP(nn.Module):
-    """Images x [n, c, h, w] in [0, 1] <-> Gaussian latents, one tensor per scale."""
+    """Images x [n, c, h, w] in [0, 1], of even height and width <-> Gaussian latents z [n, 4c, h/2, w/2]."""
 
-    def __init__(self, shape: tuple[int, int, int], channels: int, blocks: int, scales: int = 2):
+    def __init__(self, shape: tuple[int, int, int], channels: int, blocks: int):
         super().__init__()
-        self.scales, self.latent_shapes = nn.ModuleList(), []
         c, h, w = shape
-        for scale in range(scales):
-            last = scale == scales - 1
-            mask = (torch.arange(h).unsqueeze(1) + torch.arange(w)) % 2  # a checkerboard [h, w]
-            masks = [mask, 1 - mask] * 2 if last else [mask, 1 - mask, mask]
-            layers = [Coupling(mask, c, channels, blocks) for mask in masks]
-            if not last:
-                c, h, w, channels = 4 * c, h // 2, w // 2, 2 * channels
-                mask = (torch.arange(c).view(c, 1, 1) < c // 2).long()
-                layers += [Squeeze(), *(Coupling(mask, c, channels, blocks) for mask in (mask, 1 - mask, mask))]
-                c = c // 2  # the other half is factored out
-            self.scales.append(nn.ModuleList(layers))
-            self.latent_shapes.append((c, h, w))
+        self.latent_shape = 4 * c, h // 2, w // 2
+        board = (torch.arange(h).unsqueeze(1) + torch.arange(w)) % 2  # a checkerboard [h, w]
+        small, half = board[: h // 2, : w // 2], (torch.arange(4 * c).view(-1, 1, 1) < 2 * c).long()
 
-    def encode(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        def couplings(c: int, channels: int, *masks: torch.Tensor) -> nn.Sequential:
+            return nn.Sequential(*(Coupling(mask, c, channels, blocks) for mask in masks))
+
+        self.checkerboard = couplings(c, channels, board, 1 - board, board)
+        self.channel_wise = couplings(4 * c, 2 * channels, half, 1 - half, half)
+        self.last = couplings(2 * c, 2 * channels, small, 1 - small, small, 1 - small)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents z = f(x) and log |det df/dx| [n]."""
         p = ALPHA + (1 - 2 * ALPHA) * x
-        y, log_det, z = p.logit(), (math.log(1 - 2 * ALPHA) - p.log() - (1 - p).log()).sum(dim=(1, 2, 3)), []
-        for scale, layers in enumerate(self.scales, start=1):
-            for layer in layers:
-                y, term = layer(y)
-                log_det = log_det + term
-            if scale < len(self.scales):
-                y, factored_out = y.chunk(2, dim=1)
-                z.append(factored_out)
-        return [*z, y], log_det
+        log_det = (math.log(1 - 2 * ALPHA) - p.log() - (1 - p).log()).sum(dim=(1, 2, 3))
+        y, log_det = self.checkerboard((p.logit(), log_det))
+        y = F.channel_shuffle(F.pixel_unshuffle(y, 2), y.shape[1])  # the upper pixels of each square, then the lower
+        y, log_det = self.channel_wise((y, log_det))
+        finished, y = y.chunk(2, dim=1)
+        y, log_det = self.last((y, log_det))
+        return torch.cat([finished, y], dim=1), log_det
 
-    def decode(self, z: list[torch.Tensor]) -> torch.Tensor:
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         """x = f^-1(z)."""
-        *z, y = z
-        for scale, layers in enumerate(reversed(self.scales)):
-            y = torch.cat([y, z[-scale]], dim=1) if scale else y
-            for layer in reversed(layers):
-                y = layer.inverse(y)
+        finished, y = z.chunk(2, dim=1)
+        for layer in reversed(self.last):
+            y = layer.inverse(y)
+        y = torch.cat([finished, y], dim=1)
+        for layer in reversed(self.channel_wise):
+            y = layer.inverse(y)
+        y = F.pixel_shuffle(F.channel_shuffle(y, 4), 2)
+        for layer in reversed(self.checkerboard):
+            y = layer.inverse(y)
         return (y.sigmoid() - ALPHA) / (1 - 2 * ALPHA)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """log p(x) [n] in nats, of images in [0, 1]."""
         z, log_det = self.encode(x)
-        return log_det - sum(0.5 * (part**2 + math.log(2 * math.pi)).sum(dim=(1, 2, 3)) for part in z)
+        return log_det - 0.5 * (z**2 + math.log(2 * math.pi)).sum(dim=(1, 2, 3))
 
 
 def bits_per_dim(log_p: torch.Tensor, d: int) -> float:
@@ -231,22 +213,19 @@ def load_images(args: Args) -> list[torch.Tensor]:
         from sklearn.datasets import load_sample_images
         from sklearn.feature_extraction.image import extract_patches_2d
 
-        photos = [photo[:426].reshape(213, 2, 320, 2, 3).mean((1, 3)) for photo in load_sample_images().images]
-        splits = []
-        for part, n in ((slice(0, 240), 2500), (slice(240, 320), 250)):  # test patches are from the right quarter
-            patches = [extract_patches_2d(x[:, part], (32, 32), max_patches=n, random_state=0) for x in photos]
-            splits.append(torch.from_numpy(np.concatenate(patches)).permute(0, 3, 1, 2).round().byte())
-        return splits
+        photos = [photo[::2, ::2] for photo in load_sample_images().images]  # 214 x 320
+        train = [extract_patches_2d(photo[:, :240], (32, 32), max_patches=2500, random_state=0) for photo in photos]
+        test = [extract_patches_2d(photo[:, 240:], (32, 32), max_patches=250, random_state=0) for photo in photos]
+        return [torch.from_numpy(np.concatenate(part)).permute(0, 3, 1, 2) for part in (train, test)]
     path = args.data_dir / "cifar-10-binary.tar.gz"
     try:
         if not path.exists():
             args.data_dir.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(CIFAR10_URL, str(path), hash_prefix=CIFAR10_SHA256)
-        with tarfile.open(path, "r:gz") as tar:
-            names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-            files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
-        rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(6, -1, 3073)
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError, zlib.error) as error:
+        with tarfile.open(path, "r:gz") as tar:  # data_batch_1.bin to data_batch_5.bin, test_batch.bin
+            files = [tar.extractfile(name).read() for name in sorted(tar.getnames()) if name.endswith(".bin")]
+        rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(6, -1, 3073)
+    except Exception as error:  # no connection, or a damaged or foreign file
         raise UsageError(f"--data-dir: cannot read {path}, or download it from {CIFAR10_URL}: {error}") from None
     images = rows[:, :, 1:].unflatten(2, (3, 32, 32))  # after the label
     return [images[:5].flatten(0, 1), images[5]]
@@ -259,7 +238,7 @@ def save_grid(images: torch.Tensor, path: Path):
     """Images [64, 3, h, w] in [0, 1] as an 8x8 grid."""
     from PIL import Image
 
-    rows = nn.functional.pad(images.nan_to_num().clamp(0, 1), (1, 1, 1, 1), value=0.5).unflatten(0, (8, 8))
+    rows = F.pad(images.nan_to_num().clamp(0, 1), (1, 1, 1, 1), value=0.5).unflatten(0, (8, 8))
     grid = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     image = Image.fromarray((grid * 255).byte().cpu().numpy())
     image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
@@ -275,43 +254,22 @@ def train(args: Args) -> dict:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     images, test = load_images(args)
-    if args.batch_size > len(images) or args.batch_size % world_size:
-        raise UsageError(f"--batch-size: needs a multiple of {world_size} processes, at most {len(images)} images")
+    if args.batch_size % world_size:
+        raise UsageError(f"--batch-size {args.batch_size}: needs a multiple of {world_size}, the number of processes")
     test = dequantize(test[: args.eval_images], torch.Generator().manual_seed(0)).to(device)  # the same for every seed
     model = RealNVP(images.shape[1:], args.channels, args.blocks).to(device)
     if world_size > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    parameters = dict(model.named_parameters())
-    scales = [parameters.pop(name) for name in list(parameters) if name.endswith("original0")]  # of weight_norm
-    groups = [{"params": scales, "weight_decay": 5e-5}, {"params": list(parameters.values())}]
-    optimizer = torch.optim.Adam(groups, lr=args.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.updates)
-    parts = {"model": model, "optimizer": optimizer, "anneal": anneal}
-    rows, order = [], torch.empty(0, dtype=torch.long)
-    if args.resume:
-        try:
-            checkpoint = torch.load(args.resume / "checkpoint.pt", weights_only=True, map_location="cpu")
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-            torch.set_rng_state(checkpoint["rng"])
-            rows, order = checkpoint["rows"], checkpoint["order"]
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
     if world_size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     net = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
-    net = torch.compile(net) if args.compile else net
     run = Run(args, args.dataset) if rank == 0 else None
-    for row in rows if run else []:
-        run.log(row)
 
-    log_ps, start, done = [], time.perf_counter(), rows[-1]["global_step"] // args.batch_size if rows else 0
-    steps = range(done + 1, args.updates + 1)
-    for step in tqdm(steps, unit="update", initial=done, total=args.updates, disable=None if run else True):
-        if len(order) < args.batch_size:
-            order = torch.randperm(len(images))
-        idx, order = order.tensor_split([args.batch_size])
-        x = dequantize(images[idx])
+    log_ps, start = [], time.perf_counter()
+    for step in tqdm(range(1, args.updates + 1), unit="update", disable=None if run else True):
+        x = dequantize(images[torch.randint(len(images), (args.batch_size,))])
         x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)[rank::world_size].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             log_p = net(x).mean()
@@ -329,27 +287,21 @@ def train(args: Args) -> dict:
             model.train()
             row = {
                 "global_step": step * args.batch_size,
-                "charts/epoch": step * args.batch_size / len(images),
                 "losses/bits_per_dim": bits,
                 "eval/bits_per_dim": bits_per_dim(test_log_p, test[0].numel()),
                 "charts/SPS": len(log_ps) * args.batch_size / seconds,
             }
             run.log(row)
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"rows": run.rows, "order": order, "rng": torch.get_rng_state()}
-            torch.save(state, run.dir / "checkpoint.tmp")
-            (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+            torch.save({"model": model.state_dict()}, run.dir / "model.pt")
             log_ps, start = [], time.perf_counter()
 
     if world_size > 1:
         dist.destroy_process_group()
     if not run:
         return {}
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     model.eval()
     with torch.no_grad():
-        z = [torch.randn(64, *shape, device=device) for shape in model.latent_shapes]
-        save_grid(model.decode(z), run.dir / "samples.png")
+        save_grid(model.decode(torch.randn(64, *model.latent_shape, device=device)), run.dir / "samples.png")
     run.close("samples.png")
     print(f"{row['eval/bits_per_dim']:.3f} bits per dimension on {len(test)} test images: {run.dir}")
     return row

@@ -8,7 +8,7 @@ from benchmarks import plot
 from benchmarks.plot import Result, Results
 
 BITS, TRAIN = "eval/bits_per_dim", "losses/bits_per_dim"
-COLUMNS = ["global_step", "charts/epoch", TRAIN, BITS, "eval/inversion_error", "charts/SPS", "time/elapsed"]
+COLUMNS = ["global_step", TRAIN, BITS, "charts/SPS", "time/elapsed"]
 SIZES = {"2 blocks of 32 channels": ("realnvp-cifar10", "small"), "8 blocks of 64 channels": ("realnvp-large", "large")}
 PICTURES = {"cifar10.png": ("realnvp-cifar10-float32", "samples.png", "Samples after 350 updates")}
 OLD = "It did not flip images."
