@@ -172,13 +172,15 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
     for args, complaint in (
         ({"dataset": "mnist", "data_dir": tmp_path}, "train-images-idx3-ubyte.gz"),
         ({"dataset": "cifar10", "data_dir": tmp_path}, "cifar-10-binary.tar.gz"),
-        ({"batch_size": 1501}, "--batch-size"),
         ({"levels": 3}, "levels"),
         ({"learning_rate": float("nan")}, "learning_rate"),
     ):
         with pytest.raises(ValueError, match=complaint):  # UsageError, or pydantic's ValidationError
             train(Args(**SMALL | args, run_dir=tmp_path / "run"))
         assert not (tmp_path / "run").exists()
-    (tmp_path / "run").mkdir()
-    with pytest.raises(UsageError, match="--run-dir"):
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="--batch-size 4: needs a multiple of 3"):
         train(Args(**SMALL, run_dir=tmp_path / "run"))

@@ -5,8 +5,9 @@ from pathlib import Path
 from benchmarks import plot
 from benchmarks.plot import Results
 
-BITS, NATS, EPOCH = "eval/bits_per_dim", "eval/nats", "charts/epoch"
-COLUMNS = ["global_step", EPOCH, "losses/nats", NATS, BITS, "charts/SPS"]
+BITS, NATS = "eval/bits_per_dim", "eval/nats"
+COLUMNS = ["global_step", "losses/nats", NATS, BITS, "charts/SPS"]
+IMAGES = {"mnist": 60_000, "cifar10": 50_000}  # of an epoch
 PANELS = {
     "mnist": (NATS, "MNIST, binarized anew for each batch", "nats per image"),
     "cifar10": (BITS, "CIFAR-10", "bits per dimension"),
@@ -23,8 +24,11 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         for axes, (dataset, (column, title, unit)) in zip(panels, PANELS.items(), strict=True):
             for name in (f"pixelcnn-{dataset}", f"pixelcnn-{dataset}-hour"):
                 for seed in results.by_name.get(name, []):
-                    plot.curves(axes, [seed], EPOCH, column, "gen/pixelcnn.py, test images")
-                    epochs, found = f"{seed.final(EPOCH):.2g}", f"{seed.final(column):.2f} {unit}"
+                    plot.curves(axes, [seed], "global_step", column, "ours, test images", scale=1 / IMAGES[dataset])
+                    epochs, found = (
+                        f"{seed.final('global_step') / IMAGES[dataset]:.2g}",
+                        f"{seed.final(column):.2f} {unit}",
+                    )
                     rows.append([f"{title}: ours", found, str(seed.seed), epochs, plot.cpu([seed])])
                     numbers.append(f"{title.split(',')[0]} {found} after {epochs} epochs")
             for row, color in zip(plot.published("pixelcnn", dataset=dataset), plot.COLORS[1:], strict=False):
