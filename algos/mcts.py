@@ -200,26 +200,14 @@ def choose(board: Board, state: tuple[int, int], search: str, args: Args, rng: r
 # --- playing ---------------------------------------------------------------------------------
 
 
-def save_picture(board: Board, searched: list[tuple], path: Path):
-    """The search's positions of a game, as X: shade is a move's share of the visits, the number its average result."""
+def save_picture(node: Node, path: Path):
+    """The search of the empty board: how often each move was simulated, and its average result."""
     from matplotlib.figure import Figure
 
-    rows, bits = math.ceil(len(searched) / 5), board.height + 1
-    figure = Figure(figsize=(11, 2.5 * rows), layout="constrained")
-    for axes, (state, node) in zip(figure.subplots(rows, 5, squeeze=False).flat, searched, strict=False):
-        shades, free = np.zeros((board.height, board.width)), board.free(state[0] | state[1])
-        for action, visits, mean in zip(node.actions, node.visits, node.means, strict=True):
-            x, y = divmod((free & board.masks[action]).bit_length() - 1, bits)
-            shades[y, x] = visits / sum(node.visits)
-            axes.text(x, y, f"{mean:+.2f}", ha="center", va="center", fontsize=6)
-        for x, y in np.ndindex(board.width, board.height):
-            stone = "XO"[state[1] >> bits * x + y & 1] if (state[0] | state[1]) >> bits * x + y & 1 else ""
-            axes.text(x, y, stone, ha="center", va="center", weight="bold")
-        axes.imshow(shades, cmap="Oranges", vmin=0, vmax=1, origin="lower")
-        axes.set(xticks=[], yticks=[])
-    for axes in figure.axes[len(searched) :]:
-        axes.axis("off")
-    figure.savefig(path, dpi=120)
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.bar_label(axes.bar(node.actions, node.visits), [f"{mean:+.2f}" for mean in node.means])
+    axes.set(xlabel="first move (above the bar: its average result)", ylabel="simulations", xticks=node.actions)
+    axes.figure.savefig(path, dpi=120)
 
 
 def train(args: Args) -> dict:
@@ -227,38 +215,29 @@ def train(args: Args) -> dict:
     if args.exploration != Args.exploration and "uct" not in (args.search, args.opponent):
         raise UsageError("--exploration: only --search uct and --opponent uct have an exploration bonus")
     rng, board = random.Random(args.seed), BOARDS[args.env_id]
-    run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-    results, searched, searches, seconds = [], [], 0, 0.0
+    run, start, global_step, results = Run(args, args.env_id), time.perf_counter(), 0, []
     for game in tqdm(range(args.total_episodes), unit="game", disable=None):
         state, plies, terminated = (0, 0), 0, False
         while not terminated:
-            ours, begin = plies % 2 == game % 2, time.process_time()
-            action, node = choose(board, state, args.search if ours else args.opponent, args, rng)
-            if ours:
-                searches, seconds = searches + 1, seconds + time.process_time() - begin
-                searched += [(state, node)] if game == 0 else []
+            ours = plies % 2 == game % 2
+            action, _ = choose(board, state, args.search if ours else args.opponent, args, rng)
             state, reward, terminated = board.step(state, action)
             plies += 1
         results.append(reward if ours else -reward)
         global_step += plies
-        first, second = results[::2], results[1::2]
         row = {
             "global_step": global_step,
             "charts/episodic_return": results[-1],
-            "charts/episodic_length": plies,
             "charts/SPS": global_step / (time.perf_counter() - start),
-            "time/simulations_per_second": args.simulations * searches / seconds,  # of CPU time
             "eval/episodic_return": np.mean(results),  # of all games so far
             "eval/episodic_return_error": np.std(results, ddof=1) / len(results) ** 0.5 if game else None,
-            "eval/losses_first": first.count(-1) / len(first),
-            "eval/losses_second": second.count(-1) / len(second) if second else None,
         }
         run.log(row)
 
-    save_picture(board, searched, run.dir / "game.png")
-    run.close("game.png")
-    score = f"mean result {row['eval/episodic_return']:+.3f} over {len(results)} games against {args.opponent}"
-    print(f"{score}, {row['time/simulations_per_second']:,.0f} simulations per CPU second: {run.dir}")
+    _, node = choose(board, (0, 0), args.search, args, rng)
+    save_picture(node, run.dir / "search.png")
+    run.close("search.png")
+    print(f"mean result {row['eval/episodic_return']:+.3f} over {len(results)} games: {run.dir}")
     return row
 
 
