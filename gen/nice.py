@@ -47,6 +47,8 @@ class Args:
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
+    bf16: bool = False
+    """train in bfloat16 by autocast; evaluation stays in float32"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -161,7 +163,8 @@ def train(args: Args) -> dict:
     for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
         total, start = torch.zeros((), device=device), time.perf_counter()
         for idx in torch.randperm(len(images), device=device).split(args.batch_size):
-            log_p = model.log_likelihood(dequantize(images[idx]))
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+                log_p = model.log_likelihood(dequantize(images[idx]))
             optimizer.zero_grad()
             (-log_p.mean()).backward()
             optimizer.step()
