@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["matplotlib", "pydantic>=2", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """Batched Monte-Carlo tree search: UCT from many positions at once, every step of all searches one tensor operation.
 
@@ -27,7 +27,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import tyro
 from pydantic import Field
@@ -113,9 +112,7 @@ BOARDS = {"tic-tac-toe": Board(3, 3, 3, falling=False), "connect-four": Board(7,
 
 def random_moves(board: Board, own: torch.Tensor, other: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """The mover's stones after a random legal move: own, other [n], draws from [0, 1) [n, actions] -> [n]."""
-    free, masks = board.free(own | other), board.masks.to(own.device)
-    action = torch.where((free[:, None] & masks) != 0, draws, -1.0).argmax(dim=1)
-    return own | (free & masks[action])
+    return board.move(own, other, torch.where(board.legal(own | other), draws, -1.0).argmax(dim=1))
 
 
 def rollout(board: Board, own: torch.Tensor, other: torch.Tensor, plies: int, generator: torch.Generator):
@@ -196,17 +193,15 @@ def best_moves(visits: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
 # --- playing ---------------------------------------------------------------------------------
 
 
-def save_picture(visits: np.ndarray, means: np.ndarray, path: Path):
-    """The searches of the first move, visits' shares and average results: [searches, actions] each."""
+def save_picture(visits: torch.Tensor, totals: torch.Tensor, path: Path):
+    """The searches of the empty board, [searches, actions] each: mean visits of a move, and its average result."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    panels = zip(figure.subplots(1, 2), (visits, means), ("share of the visits", "average result"), strict=True)
-    for axes, values, label in panels:
-        axes.boxplot(values, tick_labels=range(values.shape[1]), whis=(0, 100))
-        axes.set(xlabel="first move", ylabel=label)
-    figure.suptitle(f"{len(visits)} searches of the empty board: range, quartiles, median")
-    figure.savefig(path, dpi=120)
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    bars = axes.bar(range(visits.shape[1]), visits.mean(dim=0).tolist())
+    axes.bar_label(bars, [f"{mean:+.2f}" for mean in totals.sum(dim=0) / visits.sum(dim=0).clamp(min=1)])
+    axes.set(xlabel="first move (above the bar: its average result)", ylabel="simulations", xticks=range(len(bars)))
+    axes.figure.savefig(path, dpi=120)
 
 
 def train(args: Args) -> dict:
@@ -228,27 +223,24 @@ def train(args: Args) -> dict:
             moved[searching] = board.move(own[searching], other[searching], best_moves(visits, totals))
             simulations, seconds = simulations + args.simulations * len(visits), seconds + time.process_time() - begin
         if ply == 0:
-            first = (visits / args.simulations).cpu().numpy(), (totals / visits.clamp(min=1)).cpu().numpy()
+            save_picture(visits.cpu(), totals.cpu(), run.dir / "search.png")
         won = running & board.won(moved)
         results = torch.where(won, torch.where(parity == ply % 2, 1.0, -1.0), results)
         global_step += int(running.sum())
         running = running & ~won
         own, other = other, moved
-        finished = not running.any() or ply == board.cells.bit_count() - 1
         row = {
             "global_step": global_step,
-            "charts/running": int(running.sum()),
             "charts/SPS": global_step / (time.perf_counter() - start),
             "time/simulations_per_second": simulations / seconds,  # of CPU time
-            "eval/episodic_return": results.mean().item() if finished else None,
-            "eval/losses": (results < 0).float().mean().item() if finished else None,
+            "eval/episodic_return": results.mean().item(),  # games that go on count as drawn
+            "eval/losses": (results < 0).float().mean().item(),
         }
         run.log(row)
-        if finished:
+        if not running.any():
             break
 
-    save_picture(*first, run.dir / "first_move.png")
-    run.close("first_move.png")
+    run.close("search.png")
     score = f"mean result {row['eval/episodic_return']:+.3f} over {args.total_episodes} games against random moves"
     print(f"{score}, {row['time/simulations_per_second']:,.0f} simulations per CPU second: {run.dir}")
     return row

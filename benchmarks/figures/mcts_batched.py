@@ -6,7 +6,7 @@ from benchmarks import plot
 from benchmarks.plot import Results, mean, median, number
 
 SPEED = "time/simulations_per_second"
-COLUMNS = ["global_step", "charts/running", SPEED, "eval/episodic_return", "eval/losses"]
+COLUMNS = ["global_step", SPEED, "eval/episodic_return", "eval/losses"]
 ROOTS = (16, 64, 256, 1024)
 GAMES = {"tictactoe": ("tic-tac-toe", ROOTS), "connect": ("Connect Four", (64, 256))}
 
