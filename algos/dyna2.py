@@ -21,8 +21,7 @@ Differences:
 2. A value is tanh of the sum of weights, between a lost game and a won one, and a weight moves by the error without
    tanh's derivative (the gradient of a cross-entropy; the paper's logistic function likewise).
 3. The short-term memory learns after each simulated game, by its lambda-returns. The long-term memory has lambda 0.
-4. Games are played side by side and share the long-term memory; where several change a weight at once, it moves by
-   their mean.
+4. Games side by side share the long-term memory; where several change a weight at once, it moves by their mean.
 """
 
 import csv
@@ -196,10 +195,9 @@ def search(world: ConnectFour, state, long, short, simulations: int, args: Args,
 
 def learn(long: torch.Tensor, visited: torch.Tensor, errors: torch.Tensor, learning_rate: float):
     """Sarsa from moves with features visited [n, 69] and TD errors [n]; a shared weight moves by the mean error."""
-    sums, counts = torch.zeros_like(long), torch.zeros_like(long)
-    sums.index_add_(0, visited.flatten(), errors.repeat_interleave(len(LINES)))
-    counts.index_add_(0, visited.flatten(), torch.ones(visited.numel(), device=long.device))
-    long += learning_rate / len(LINES) * sums / counts.clamp(min=1)
+    errors = errors.repeat_interleave(len(LINES))
+    means = torch.zeros_like(long).scatter_reduce(0, visited.flatten(), errors, "mean", include_self=False)
+    long += learning_rate / len(LINES) * means
 
 
 def self_play(world: ConnectFour, long: torch.Tensor, n: int, args: Args, generator: torch.Generator) -> int:
@@ -259,21 +257,6 @@ def play_match(world: ConnectFour, ours, theirs, n: int) -> torch.Tensor:
 # --- training --------------------------------------------------------------------------------
 
 
-def save_picture(rows: list[dict], long: torch.Tensor, both: torch.Tensor, path: Path):
-    """Points of the long-term memory while it learns, and the values of the first moves before and after search."""
-    from matplotlib.figure import Figure
-
-    curve, bars = Figure(figsize=(11, 3.8), layout="constrained").subplots(1, 2)
-    curve.plot([row["charts/games"] for row in rows], [row["eval/points_random"] for row in rows], marker=".")
-    curve.set(xlabel="games of self-play", ylabel="points against random moves, no search", ylim=(0, 1.02))
-    bars.bar([x - 0.2 for x in range(WIDTH)], long.tolist(), 0.4, label="long-term memory")
-    bars.bar([x + 0.2 for x in range(WIDTH)], both.tolist(), 0.4, label="both memories, after search")
-    bars.plot([-1, -1, 0, 1, 0, -1, -1], "k_", markersize=20, label="perfect play (Allis 1988)")
-    bars.set(xlabel="column of the first move", ylabel="value for the player who makes it")
-    bars.legend(fontsize=8)
-    curve.figure.savefig(path, dpi=120)
-
-
 @torch.no_grad()
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv, one per --num-games games."""
@@ -292,38 +275,28 @@ def train(args: Args) -> dict:
     run, start, moves, games = Run(args, "connect-four"), time.perf_counter(), 0, 0
     with tqdm(total=args.total_episodes, unit="game", disable=None) as bar:
         while games < args.total_episodes:
-            batch = min(args.num_games, args.total_episodes - games)
-            length = self_play(world, long, batch, args, generator)
-            moves, games = moves + length, games + batch
+            moves += self_play(world, long, args.num_games, args, generator)
+            games += args.num_games
             row = {
                 "global_step": moves,
                 "charts/games": games,
-                "charts/episodic_length": length / batch,
                 "charts/SPS": moves / (time.perf_counter() - start),
                 "eval/points_random": match(player(long, 0), random_player(world, eval_generator)),
                 "eval/points_short": None,
                 "eval/points_long": None,
             }
-            if games == args.total_episodes:
+            if games >= args.total_episodes:
                 alone = player(torch.zeros_like(long), args.eval_simulations)
                 row["eval/points_short"] = match(player(long, args.eval_simulations), alone)
                 row["eval/points_long"] = match(player(long, args.eval_simulations), player(long, 0))
             run.log(row)
-            bar.update(batch)
+            bar.update(args.num_games)
 
-    state, short = world.start(1), torch.zeros(1, NUM_FEATURES, device=device)
-    q = value(long, world.features(state))[0]
-    save_picture(
-        run.rows,
-        q,
-        search(world, state, long, short, 10 * args.eval_simulations, args, eval_generator)[0],
-        run.dir / "dyna2.png",
-    )
     torch.save({"long": long.cpu()}, run.dir / "model.pt")
-    run.close("dyna2.png")
-    points = [f"{100 * row[f'eval/points_{name}']:.0f} %" for name in ("short", "long", "random")]
-    text = "both memories' points against the short-term memory {}, the long-term memory {}; its own against random {}"
-    print(f"{text.format(*points)}: {run.dir}")
+    save_curve(run, "eval/points_random", "moves of self-play")
+    run.close("curve.png")
+    short, alone = row["eval/points_short"], row["eval/points_long"]
+    print(f"both memories' points against the short-term one {short:.0%}, the long-term one {alone:.0%}: {run.dir}")
     return row
 
 
@@ -372,6 +345,16 @@ class Run:
         if self.wandb:
             self.wandb.log({name: self.wandb.Image(str(self.dir / name)) for name in pictures})
             self.wandb.finish()
+
+
+def save_curve(run: Run, metric: str, xlabel: str = "environment steps"):
+    from matplotlib.figure import Figure
+
+    points = [(row["global_step"], row[metric]) for row in run.rows if row[metric] is not None]
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.plot([x for x, _ in points], [y for _, y in points], ".-", markersize=3)
+    axes.set(xlabel=xlabel, ylabel=metric)
+    axes.figure.savefig(run.dir / "curve.png", dpi=120)
 
 
 if __name__ == "__main__":
