@@ -37,6 +37,7 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -113,19 +114,14 @@ def greedy_actions(network, obs: np.ndarray) -> np.ndarray:
 # --- environments ----------------------------------------------------------------------------
 
 
-def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gym.vector.VectorEnv:
-    """Environments that reset in the step that ends an episode; with a folder, a video of the first episode."""
+def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> VectorEnv:
+    """Environments that reset in the step that ends an episode; with a folder, videos of their first episodes."""
     options = {"render_mode": "rgb_array"} if args.capture_video else {}
-
-    def make(i: int) -> gym.Env:
-        env = gym.make(args.env_id, **options)
-        if video_folder and i == 0:
-            env = gym.wrappers.RecordVideo(env, str(video_folder), lambda episode: episode == 0)
-        return env
-
+    if video_folder:
+        record = partial(gym.wrappers.RecordVideo, video_folder=str(video_folder), episode_trigger=lambda i: i == 0)
+        options["wrappers"] = [record]
     try:
-        env_fns = [partial(make, i) for i in range(num_envs)]
-        envs = gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        envs = gym.make_vec(args.env_id, num_envs, "sync", {"autoreset_mode": AutoresetMode.SAME_STEP}, **options)
         if args.capture_video and not video_folder:
             envs.reset()
             assert envs.envs[0].render() is not None  # fails now and not after the training
@@ -139,7 +135,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> gy
     return gym.wrappers.vector.RecordEpisodeStatistics(envs)
 
 
-def evaluate(envs: gym.vector.VectorEnv, network, seeds: np.ndarray) -> np.ndarray:
+def evaluate(envs: VectorEnv, network, seeds: np.ndarray) -> np.ndarray:
     """Returns [envs] of one greedy episode in each environment."""
     obs, _ = envs.reset(seed=seeds.tolist())
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
@@ -218,12 +214,12 @@ def train(args: Args) -> dict:
             losses, largest_q = [], []
 
     bar.close()
-    envs.close()
     torch.save({"network": network.cpu().state_dict()}, run.dir / "model.pt")
     save_curve(run, "charts/episodic_return_100")
-    envs = make_envs(args, 100, run.dir / "videos" if args.capture_video else None)
-    returns = evaluate(envs, network, rng.integers(2**31, size=100))
-    envs.close()
+    seeds = rng.integers(2**31, size=100)
+    returns = evaluate(make_envs(args, 100), network, seeds)
+    if args.capture_video:
+        evaluate(make_envs(args, 1, run.dir / "videos"), network, seeds[:1])
     run.close("curve.png")
     print(f"return {returns.mean():.1f} +- {returns.std():.1f} (100 episodes, greedy): {run.dir}")
     return row | {"eval/episodic_return": returns.mean()}
