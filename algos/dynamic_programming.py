@@ -187,7 +187,8 @@ def train(args: Args) -> dict:
             "charts/SPS": number / (time.perf_counter() - start),
         }
         run.log(row)
-        if (residual if args.evaluation_sweeps else change) < args.theta or number == args.total_sweeps:
+        error = residual if args.evaluation_sweeps else change
+        if error < args.theta or number == args.total_sweeps:
             break
         if args.evaluation_sweeps > 1 and (since == args.evaluation_sweeps or change < args.theta):  # improvement
             policy, since = best, 0
@@ -197,7 +198,7 @@ def train(args: Args) -> dict:
     np.savez(run.dir / "model.npz", v=v, policy=best)
     save_curve(run, "charts/greedy_value", "sweeps")
     run.close("curve.png")
-    print(f"greedy policy's exact return {first @ total:.3f}, residual {residual:.1e} after {number} sweeps: {run.dir}")
+    print(f"greedy policy's exact return {first @ total:.3f}, values within {error:.1e} after {number} sweeps: {run.dir}")
     return row
 
 
