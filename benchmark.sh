@@ -343,8 +343,8 @@ chat-speed-example | 1-3 | 1 | $ubuntu benchmarks/peers/examples_wlm.py $message
 
 [colorizer]
 # the post's experiments on cartoons at 64 pixels; then its network at 256 pixels, for a GPU
-colorizer-{first,none,blur,holes}  | 1 | 1  | $emoji gen/colorizer.py --data-dir data/emoji --width 32 --epochs 3 --hint {none --loss l2 --no-skip,none,blur,holes}
-colorizer-{blur,holes}-long        | 1 | 8+ | $emoji gen/colorizer.py --data-dir data/emoji --width 64 --epochs 100 --size 256 --bf16 --hint {blur,holes}
+colorizer-{first,none,blur,holes}  | 1 | 1  | $emoji gen/colorizer.py --data-dir data/emoji --width 32 --epochs 3 --hint {none --loss l2,none,blur,holes}
+colorizer-{blur,holes}-long        | 1 | 8+ | $emoji gen/colorizer.py --data-dir data/emoji --width 64 --epochs 100 --size 256 --hint {blur,holes}
 
 [deconvnet]
 deconvnet-cifar10 | 1 | 1 | python gen/deconvnet.py --dataset cifar10 --epochs 5 --batch-size 100

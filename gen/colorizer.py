@@ -18,12 +18,12 @@ Trained on that (--hint blur), it relies on the hint alone and leaves white what
 whites out 30 random squares before the blur, as dropout does with activations, so that it learns to complete. In use
 nothing is removed; the hint is faded towards white by the share of the image that the squares leave on average.
 
-Frans 2017, the post on deepcolor (kvfrans.com): lines, hints, squares, and the experiments (--hint, --loss, --no-skip).
+Frans 2017, the post on deepcolor (kvfrans.com): lines, hints, squares, and the experiments (--hint, --loss).
 Isola et al. 2017, "Image-to-image translation with conditional adversarial networks" (arXiv 1611.07004): pix2pix, its
 networks and its loss, 100 times L1 of images in [-1, 1] beside the adversarial loss.
-Differences: 1. The post fades by 0.3; its code's squares of 50/256 of the side leave 0.38, see `share_left`. 2. Group
-normalization for batch normalization: the colours of an image do not depend on its batch. 3. No dropout. 4. Adam's
-learning rate is 1e-3 (both: 2e-4), since runs here last minutes.
+Differences: 1. The post fades by 0.3; its code's squares of 50/256 of the side leave 0.39. 2. Group normalization for
+batch normalization: the colours of an image do not depend on its batch. 3. No dropout. 4. Adam's learning rate is 1e-3
+(both: 2e-4), since runs here last minutes.
 """
 
 import csv
@@ -32,6 +32,7 @@ import math
 import re
 import time
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,8 +56,6 @@ class Args:
     """deterministic convolutions on a GPU"""
     cuda: bool = True
     """use a GPU if there is one"""
-    bf16: bool = False
-    """train in bfloat16 by autocast"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -71,11 +70,9 @@ class Args:
     size: Literal[64, 128, 256] = 64
     """side of the images in pixels"""
     hint: Literal["none", "blur", "holes"] = "holes"
-    """hint of the colours: none, the image blurred, or squares of it whited out and then blurred"""
+    """hint of the colours: white paper, the image blurred, or squares of it whited out and then blurred"""
     loss: Literal["gan", "l2"] = "gan"
     """100 times L1 and an adversary, or the squared error alone"""
-    skip: bool = True
-    """connect layers of the same size on the way down and on the way up"""
     width: Annotated[int, Field(ge=1, le=256)] = 16
     """channels of the first layer, up to eight times as many further in (pix2pix: 64)"""
     epochs: PositiveInt = 4
@@ -89,18 +86,15 @@ class Args:
 # --- lines and hints -------------------------------------------------------------------------
 
 NUM_HOLES, HOLE, BLUR = 30, 50 / 256, 100 / 256  # squares to white out; their side and the blur's as shares of ours
+LEFT = 0.39  # share of an image that the squares leave on average
 
 
-def find_lines(images: torch.Tensor) -> torch.Tensor:
-    """Line art [n, 1, s, s] of uint8 [n, 3, s, s]: 0 where a pixel is darker than the mean around it, else 255."""
-    import cv2
-
-    block = max(3, images.shape[-1] * 9 // 256 | 1)  # 9 at 256 pixels; must be odd
-    lines = []
-    for image in images.permute(0, 2, 3, 1).numpy():
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        lines.append(cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, block, 2))
-    return torch.from_numpy(np.stack(lines)).unsqueeze(1)
+def find_lines(x: torch.Tensor) -> torch.Tensor:
+    """Line art [n, 1, s, s] of x [n, 3, s, s]: -1 where a pixel is darker than the mean around it, else 1."""
+    block = max(3, x.shape[-1] * 9 // 256 | 1)  # 9 at 256 pixels; must be odd
+    grey = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
+    mean = F.avg_pool2d(F.pad(grey, [block // 2] * 4, mode="replicate"), block, stride=1)
+    return torch.where(grey > mean - 2 / 127.5, 1.0, -1.0)
 
 
 def white_out(x: torch.Tensor) -> torch.Tensor:
@@ -110,14 +104,6 @@ def white_out(x: torch.Tensor) -> torch.Tensor:
         for top, left in torch.randint(x.shape[-1] - hole + 1, (NUM_HOLES, 2)).tolist():
             image[:, top : top + hole, left : left + hole] = 1
     return x
-
-
-def share_left(size: int) -> float:
-    """Share of an image that the squares leave on average."""
-    hole, pixel = round(HOLE * size), torch.arange(size)
-    last = size - hole  # corners are 0 ... last
-    covered = (pixel.clamp(max=last) - (pixel - hole + 1).clamp(min=0) + 1) / (last + 1)  # P(a square covers this row)
-    return ((1 - covered[:, None] * covered) ** NUM_HOLES).mean().item()
 
 
 def blur(x: torch.Tensor) -> torch.Tensor:
@@ -130,96 +116,74 @@ def blur(x: torch.Tensor) -> torch.Tensor:
 def hint_in_use(x: torch.Tensor, hint: str) -> torch.Tensor:
     """The hint from what a person painted, x [n, 3, s, s] in [-1, 1]: no squares, but as pale as they make it."""
     if hint == "none":
-        return x[:, :0]
-    left = share_left(x.shape[-1]) if hint == "holes" else 1.0
-    return blur(left * x + (1 - left))
+        return torch.ones_like(x)
+    return blur(LEFT * x + (1 - LEFT) if hint == "holes" else x)
 
 
 # --- the networks ----------------------------------------------------------------------------
 
 
+def normalize(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, channels // 16), channels)
+
+
 class Generator(nn.Module):
     """U-Net: strided convolutions down to one pixel, transposed ones back up. All images are in [-1, 1]."""
 
-    def __init__(self, size: int, width: int, inputs: int, skip: bool):
+    def __init__(self, size: int, width: int):
         super().__init__()
         levels = size.bit_length() - 1
-        widths = [inputs] + [width * min(2**i, 8) for i in range(levels)]  # pix2pix: 64 128 256 512 512 ...
-        self.skip, self.down, self.up = skip, nn.ModuleList(), nn.ModuleList()
-        for i in range(levels):
-            layers = [nn.Conv2d(widths[i], widths[i + 1], 4, stride=2, padding=1)]
-            if 0 < i < levels - 1:  # neither the first layer nor the last pixel is normalized
-                layers.append(nn.GroupNorm(max(1, widths[i + 1] // 16), widths[i + 1]))
-            self.down.append(nn.Sequential(*layers, nn.LeakyReLU(0.2)))
-        for i in reversed(range(levels)):
-            before = widths[i + 1] * (2 if skip and i < levels - 1 else 1)
-            if i:
-                layers = [nn.ConvTranspose2d(before, widths[i], 4, stride=2, padding=1)]
-                layers += [nn.GroupNorm(max(1, widths[i] // 16), widths[i]), nn.ReLU()]
-            else:
-                layers = [nn.ConvTranspose2d(before, 3, 4, stride=2, padding=1), nn.Tanh()]
-            self.up.append(nn.Sequential(*layers))
+        widths = [4] + [width * min(2**i, 8) for i in range(levels)]  # pix2pix: 64 128 256 512 512 ...
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for i, (before, after) in enumerate(pairwise(widths)):
+            down = [nn.Conv2d(before, after, 4, stride=2, padding=1), normalize(after), nn.LeakyReLU(0.2)]
+            if i in (0, levels - 1):  # neither the first layer nor the last pixel is normalized
+                del down[1]
+            up = [nn.ConvTranspose2d(after if i == levels - 1 else 2 * after, before, 4, stride=2, padding=1)]
+            self.down.append(nn.Sequential(*down))
+            self.up.insert(0, nn.Sequential(*up, normalize(before), nn.ReLU()))
+        self.up[-1] = nn.Sequential(nn.ConvTranspose2d(2 * width, 3, 4, stride=2, padding=1), nn.Tanh())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Lines and hint [n, 1 or 4, s, s] -> painted image [n, 3, s, s]."""
+        """Lines and hint [n, 4, s, s] -> painted image [n, 3, s, s]."""
         skipped = []
         for down in self.down:
             x = down(x)
             skipped.append(x)
         for i, up in enumerate(self.up):
-            x = up(torch.cat([x, skipped[-1 - i]], 1) if self.skip and i else x)
-        return x.float()
+            x = up(torch.cat([x, skipped[-1 - i]], dim=1) if i else x)
+        return x
 
 
-def make_discriminator(width: int, inputs: int) -> nn.Sequential:
-    """Lines, hint and image [n, 4 or 7, s, s] -> logits of being real, one per patch of 70 pixels [n, 1, p, p]."""
-    layers, before = [], inputs
-    for factor, stride in ((1, 2), (2, 2), (4, 2), (8, 1)):
-        layers.append(nn.Conv2d(before, width * factor, 4, stride=stride, padding=1))
-        if factor > 1:
-            layers.append(nn.GroupNorm(max(1, width * factor // 16), width * factor))
-        layers.append(nn.LeakyReLU(0.2))
-        before = width * factor
-    return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, padding=1))
+def make_discriminator(width: int) -> nn.Sequential:
+    """Lines, hint and image [n, 7, s, s] -> logits of being real, one per patch of 70 pixels [n, 1, p, p]."""
+    layers = [nn.Conv2d(7, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    for before, stride in ((width, 2), (2 * width, 2), (4 * width, 1)):
+        layers += [nn.Conv2d(before, 2 * before, 4, stride, padding=1), normalize(2 * before), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, padding=1))
 
 
-def init_weights(network: nn.Module):
-    """N(0, 0.02) as pix2pix's."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-
-
-def update(networks: nn.ModuleDict, optimizers: dict, x: torch.Tensor, seen: torch.Tensor, args: Args) -> torch.Tensor:
-    """One update of both networks from images x [n, 3, s, s] and inputs [n, 1 or 4, s, s], all in [-1, 1].
+def update(networks: nn.ModuleDict, optimizers: dict, x: torch.Tensor, seen: torch.Tensor, loss: str) -> torch.Tensor:
+    """One update of both networks from images x [n, 3, s, s] and what the generator sees of them [n, 4, s, s].
 
     Returns the error, the generator's and the discriminator's adversarial loss [3].
     """
-    generator, zero = networks["generator"], torch.zeros((), device=x.device)
-    autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=args.bf16)
-    with autocast:
-        y = generator(seen)
-    if args.loss == "l2":
-        error, adversarial, detect = F.mse_loss(y, x), zero, zero
-        loss = error
+    y, zero = networks["generator"](seen), torch.zeros((), device=x.device)
+    if loss == "l2":
+        total, losses = F.mse_loss(y, x), [F.mse_loss(y, x), zero, zero]
     else:
         discriminator = networks["discriminator"]
-        with autocast:
-            real = discriminator(torch.cat([seen, x], 1)).float()
-            fake = discriminator(torch.cat([seen, y.detach()], 1)).float()
+        real, fake = (discriminator(torch.cat([seen, image], dim=1)) for image in (x, y.detach()))
         detect = (F.softplus(-real) + F.softplus(fake)).mean() / 2  # pix2pix halves it
         optimizers["discriminator"].zero_grad()
         detect.backward()
         optimizers["discriminator"].step()
-        with autocast:
-            fake = discriminator(torch.cat([seen, y], 1)).float()
-        error, adversarial = F.l1_loss(y, x), F.softplus(-fake).mean()  # non-saturating
-        loss = 100 * error + adversarial
+        error, adversarial = F.l1_loss(y, x), F.softplus(-discriminator(torch.cat([seen, y], dim=1))).mean()
+        total, losses = 100 * error + adversarial, [error, adversarial, detect]
     optimizers["generator"].zero_grad()
-    loss.backward()
+    total.backward()
     optimizers["generator"].step()
-    return torch.stack([error, adversarial, detect]).detach()
+    return torch.stack(losses).detach()
 
 
 # --- data and evaluation ---------------------------------------------------------------------
@@ -253,15 +217,15 @@ def load_images(args: Args) -> list[torch.Tensor]:
         print(f"--data-dir {args.data_dir}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
     test = [path for path in images if "test" in path.parts] or list(images)[::10]
     train = sorted(images.keys() - set(test))
-    if len(train) < args.batch_size:
-        raise UsageError(f"--data-dir {args.data_dir}: needs at least --batch-size images to train on")
+    if not train:
+        raise UsageError(f"--data-dir {args.data_dir}: no readable images to train on")
     return [torch.from_numpy(np.stack([images[path] for path in part])).permute(0, 3, 1, 2) for part in (train, test)]
 
 
 @torch.no_grad()
 def paint(generator: Generator, lines: torch.Tensor, colors: torch.Tensor, hint: str) -> torch.Tensor:
     """What the generator makes of lines [n, 1, s, s] and a person's colours [n, 3, s, s], all in [-1, 1]."""
-    seen = torch.cat([lines, hint_in_use(colors, hint)], 1)
+    seen = torch.cat([lines, hint_in_use(colors, hint)], dim=1)
     return torch.cat([generator(part) for part in seen.split(20)])
 
 
@@ -269,8 +233,8 @@ def errors(painted: torch.Tensor, images: torch.Tensor, name: str = "") -> dict[
     """Mean absolute error of images in [0, 1] and mean distance in the plane of CIE Lab's a and b."""
     import cv2
 
-    x, y = (((part + 1) / 2).permute(0, 2, 3, 1).cpu().numpy() for part in (painted, images))
-    ab_x, ab_y = (np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[..., 1:] for image in part]) for part in (x, y))
+    x, y = (((part + 1) / 2).permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy() for part in (painted, images))
+    ab_x, ab_y = (cv2.cvtColor(part, cv2.COLOR_RGB2LAB)[..., 1:] for part in (x, y))  # images one below the other
     distance = np.linalg.norm(ab_x - ab_y, axis=-1)
     return {f"eval/{name}l1": float(np.abs(x - y).mean()), f"eval/{name}ab": float(distance.mean())}
 
@@ -294,16 +258,15 @@ def train(args: Args) -> dict:
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = load_images(args)
-    lines, test_lines = find_lines(images), find_lines(test).to(device) / 127.5 - 1
     test = test.to(device) / 127.5 - 1
-    baseline, white = errors(blur(test), test, "blur_"), torch.ones_like(test)
-    inputs = 1 if args.hint == "none" else 4
-    networks = nn.ModuleDict({"generator": Generator(args.size, args.width, inputs, args.skip)})
-    if args.loss == "gan":
-        networks["discriminator"] = make_discriminator(args.width, inputs + 3)
-    init_weights(networks)
-    networks.to(device, memory_format=torch.channels_last)
-    generator, adam = networks["generator"], {"lr": args.learning_rate, "betas": (0.5, 0.999)}
+    lines, white, baseline = find_lines(test), torch.ones_like(test), errors(blur(test), test, "blur_")
+    generator, discriminator = Generator(args.size, args.width), make_discriminator(args.width)
+    networks = nn.ModuleDict({"generator": generator, "discriminator": discriminator}).to(device)
+    for layer in networks.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=0.02)  # as pix2pix's
+            nn.init.zeros_(layer.bias)
+    adam = {"lr": args.learning_rate, "betas": (0.5, 0.999)}
     optimizers = {name: torch.optim.Adam(network.parameters(), **adam) for name, network in networks.items()}
     run, start = Run(args, args.data_dir.name if args.data_dir else "photos"), time.perf_counter()
     updates = math.ceil(len(images) / args.batch_size)  # per epoch
@@ -314,15 +277,13 @@ def train(args: Args) -> dict:
             progress = (epoch - 1 + i / updates) / args.epochs
             for optimizer in optimizers.values():
                 optimizer.param_groups[0]["lr"] = args.learning_rate * min(1, 2 - 2 * progress)
-            x, seen = images[idx].to(device) / 127.5 - 1, lines[idx].to(device) / 127.5 - 1
-            if args.hint != "none":
-                seen = torch.cat([seen, blur(white_out(x) if args.hint == "holes" else x)], 1)
-            losses += update(networks, optimizers, x, seen, args)
+            x = images[idx].to(device) / 127.5 - 1
+            hint = blur(white_out(x)) if args.hint == "holes" else hint_in_use(x, args.hint)
+            losses += update(networks, optimizers, x, torch.cat([find_lines(x), hint], dim=1), args.loss)
         error, adversarial, detect = (losses / updates).tolist()
-        painted, unhinted = (paint(generator, test_lines, colors, args.hint) for colors in (test, white))
+        painted, unhinted = (paint(generator, lines, colors, args.hint) for colors in (test, white))
         row = {
             "global_step": epoch * len(images),
-            "charts/epoch": epoch,
             "losses/error": error,
             "losses/adversarial": adversarial,
             "losses/discriminator": detect,
@@ -335,7 +296,7 @@ def train(args: Args) -> dict:
         torch.save({"generator": generator.state_dict()}, run.dir / "model.pt")
 
     some = torch.linspace(0, len(test) - 1, min(8, len(test)), device=device).long()
-    columns = [x[some] for x in (test, test_lines, blur(test), painted, unhinted)]
+    columns = [x[some] for x in (test, lines, blur(test), painted, unhinted)]
     save_samples(columns, run.dir / "samples.png")
     run.close("samples.png")
     print(f"test error in Lab a, b {row['eval/ab']:.2f} (the blurred image: {row['eval/blur_ab']:.2f}): {run.dir}")

@@ -6,13 +6,11 @@ from benchmarks import plot
 from benchmarks.plot import Results
 
 AB, L1 = "eval/ab", "eval/l1"
-COLUMNS = [
-    "global_step", "charts/epoch", "losses/error", "losses/adversarial", "losses/discriminator", L1, AB,
-    "eval/empty_hint_l1", "eval/empty_hint_ab", "eval/blur_l1", "eval/blur_ab", "time/elapsed",
-]  # fmt: skip
+COLUMNS = ["global_step", "losses/error", "losses/adversarial", "losses/discriminator", L1, AB]
+COLUMNS += [f"eval/{hint}_{error}" for hint in ("empty_hint", "blur") for error in ("l1", "ab")]
 RUNS = {
-    "first": "squared error, no skips, no hint",
-    "none": "adversary and skips, no hint",
+    "first": "squared error, no hint",
+    "none": "adversary, no hint",
     "blur": "hint: the blurred image",
     "holes": "hint: squares whited out, then blurred",
 }
@@ -22,7 +20,7 @@ PICTURES = {
     f"colorizer-{kind}.png": (f"colorizer-{kind}", "samples.png", f"{label}; {SHOWN}") for kind, label in RUNS.items()
 }
 OLD_PICTURES = {f"old_{kind}.png": ("", "", f"{RUNS[kind]}; {OLD_SHOWN}") for kind in ("blur", "holes")}
-OLD = "It had half that weight of L1, and 128 pixels where there is a hint."
+OLD = "The first had no skip connections; the others had half that weight of L1, and 128 pixels where there is a hint."
 
 
 def empty_hint(key: str):
@@ -39,8 +37,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     known = next(seed for seed in results if seed.final("eval/blur_ab") > 0)
     with plot.figure(folder / "learning.png", size=(6.5, 4)) as (axes,):
         levels = {"the blurred image itself": known.final("eval/blur_ab")}
-        words = {"xlabel": "epochs", "ylabel": "error in Lab's a and b, test", "ylim": (0, None), "title": "Cartoons"}
-        plot.panel(axes, ours, "charts/epoch", AB, levels, **words)
+        words = {"xlabel": "images", "ylabel": "error in Lab's a and b, test", "ylim": (0, None), "title": "Cartoons"}
+        plot.panel(axes, ours, "global_step", AB, levels, **words)
     columns = {
         "L1": plot.column(L1, ".3f"),
         "Lab a, b": plot.column(AB, ".1f"),
