@@ -28,10 +28,7 @@ def message_nats(message: list[str]) -> float:
     for template, weight in TEMPLATES.items():
         tokens = [WORDS.get(token, token).split() for token in template.split()]
         if len(tokens) == len(message) and all(word in words for word, words in zip(message, tokens, strict=True)):
-            shares = [
-                1 / (words.index(word) + 1) / sum(1 / (i + 1) for i in range(len(words)))
-                for word, words in zip(message, tokens, strict=True)
-            ]
+            shares = [1 / len(words) for words in tokens]
             p += weight / sum(TEMPLATES.values()) * math.prod(shares)
     return -math.log(p) if p else math.inf
 
@@ -70,7 +67,7 @@ def main():
     args = tyro.cli(Args, description=__doc__)
     train(args)
     rows, test, vocabulary = load_data(args)
-    model = ChatRNN(len(vocabulary), args.width, args.num_layers, args.dropout).eval()
+    model = ChatRNN(len(vocabulary), args.width).eval()
     model.load_state_dict(torch.load(args.run_dir / "model.pt", map_location="cpu", weights_only=True)["model"])
     add_to_last_row(args.run_dir, {"eval/floor": None if args.data else grammar_floor()} | judge(model, rows, test))
 

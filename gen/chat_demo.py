@@ -49,10 +49,10 @@ def clean(text: str) -> list[str]:
 class ChatRNN(nn.Module):
     """Word indices [n, t] -> hidden states [n, t, width], from which `output` predicts each next word."""
 
-    def __init__(self, num_words: int, width: int, num_layers: int, dropout: float):
+    def __init__(self, num_words: int, width: int, dropout: float = 0.0):
         super().__init__()
         self.embedding, self.dropout = nn.Embedding(num_words, width), nn.Dropout(dropout)
-        self.lstm = nn.LSTM(width, width, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0)
+        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True, dropout=dropout)
         cutoffs = [num_words // 50 + 2, num_words // 10 + 3, num_words // 3 + 4]  # frequent words first
         self.output = nn.AdaptiveLogSoftmaxWithLoss(width, num_words, cutoffs, div_value=1.0)
 
@@ -68,14 +68,11 @@ class ChatRNN(nn.Module):
             hidden, state = self(x, state)
             log_probs = self.output.log_prob(hidden[:, -1])[0]
             log_probs[UNK] = -math.inf
-            if temperature < 0.01:  # the most likely word
-                word = log_probs.argmax().item()
-            else:
-                word = (log_probs / temperature).softmax(0).multinomial(1).item()
+            word = (log_probs / max(temperature, 1e-6)).softmax(0).multinomial(1)  # at 0 the most likely one
             if word == END:
                 break
-            added.append(word)
-            x = torch.tensor([[word]], device=x.device)
+            added.append(word.item())
+            x = word.view(1, 1)
         return added
 
 
@@ -89,7 +86,7 @@ def load(folder: Path) -> tuple[ChatRNN, list[str]]:
     try:
         flags = json.loads((folder / "args.json").read_text())
         vocabulary = json.loads((folder / "vocabulary.json").read_text())
-        model = ChatRNN(len(vocabulary), flags["width"], flags["num_layers"], flags["dropout"]).eval()
+        model = ChatRNN(len(vocabulary), flags["width"]).eval()
         model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # missing, damaged, or another program's files
         raise UsageError(f"--model {folder}: no run of chat_rnn.py ({type(error).__name__})") from None

@@ -16,10 +16,9 @@ Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.co
 Zaremba et al. 2014, "Recurrent neural network regularization" (arXiv 1409.2329): dropout between the layers only.
 Grave et al. 2016, "Efficient softmax approximation for GPUs" (arXiv 1609.04309): the softmax in clusters by frequency,
 exact probabilities of every word in a fraction of the time.
-
-Differences from the post's code: (1) padding has no part in the loss, and the end of a message is predicted like a
-word; (2) the last tenth of the messages is held out; (3) dropout of 0.2, not 0.5; (4) the learning rate falls linearly
-to 0; (5) a completion is sampled, and never contains <unk>.
+Differences from the post's code: 1. Padding has no part in the loss, the end of a message is predicted like a word. 2.
+The last tenth of the messages is held out. 3. Dropout of 0.2, not 0.5. 4. The learning rate falls linearly to 0. 5. A
+completion is sampled, and never contains <unk>.
 """
 
 import csv
@@ -30,7 +29,6 @@ import random
 import re
 import sys
 import time
-import zlib
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -63,26 +61,20 @@ class Args:
 
     data: Path | None = None
     """text with one message a line, gzipped if it ends in .gz; default: messages of the built-in grammar"""
-    min_count: PositiveInt = 5
-    """words that occur less often become <unk>"""
     max_vocabulary: PositiveInt = 50_000
-    """number of words, the most frequent ones"""
+    """number of words, the most frequent ones of those that occur five times; others become <unk>"""
     epochs: PositiveInt = 4
     """passes over the messages"""
     batch_size: PositiveInt = 64
     """messages per update"""
     learning_rate: PositiveFloat = 5e-3
-    """Adam's learning rate at the start"""
-    max_grad_norm: PositiveFloat = 5.0
-    """gradient-norm clipping"""
+    """Adam's learning rate, annealed to 0"""
     width: Annotated[int, Field(ge=1, le=4096)] = 200
-    """size of the embedding and of the LSTM layers"""
-    num_layers: Annotated[int, Field(ge=1, le=32)] = 2
-    """LSTM layers"""
+    """size of the embedding and of the two LSTM layers"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """dropout before, between and after the layers"""
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """of sampling; 0 takes the most likely word"""
+    """of sampling in --talk; 0 takes the most likely word"""
     talk: Path | None = None
     """complete the messages typed on the terminal with this run's model, and do not train"""
 
@@ -98,15 +90,14 @@ WORDS = {
     "NOUN": "deck game build stream boss team camera song sword plan",
     "VERB": "play try show stop start",
     "JUDGE": "good bad broken cute slow",
-}  # the n-th word has a weight of 1 / n
-TEMPLATES = {
+}
+TEMPLATES = {  # and how often each is used
     "HELLO NAME": 3,
     "HELLO chat EMOTE": 2,
     "EMOTE EMOTE EMOTE": 3,
     "NAME is JUDGE": 4,
     "the NOUN is so JUDGE EMOTE": 3,
     "NAME pls VERB the NOUN again": 3,
-    "can we VERB that NOUN now": 2,
     "im a simple player and i only ask for one thing give me back my old sword before the patch": 1,
     "dear streamer my grandmother watches every night with me and she says your camera is still on the boss": 1,
     "imagine losing a won game because your little brother wanted to look at the map for one second": 1,
@@ -115,11 +106,9 @@ TEMPLATES = {
 
 def make_chat(n: int = 10_000) -> list[list[str]]:
     """n messages of the grammar, the same ones for every seed."""
-    rng, messages = random.Random(0), []
-    for template in rng.choices(list(TEMPLATES), list(TEMPLATES.values()), k=n):
-        options = [WORDS.get(token, token).split() for token in template.split()]
-        messages.append([rng.choices(words, [1 / (i + 1) for i in range(len(words))])[0] for words in options])
-    return messages
+    rng = random.Random(0)
+    templates = rng.choices(list(TEMPLATES), list(TEMPLATES.values()), k=n)
+    return [[rng.choice(WORDS.get(token, token).split()) for token in template.split()] for template in templates]
 
 
 def clean(text: str) -> list[str]:
@@ -132,7 +121,7 @@ def read_chat(path: Path) -> list[list[str]]:
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode(errors="replace")
-    except (OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # missing, or a damaged archive
         raise UsageError(f"--data {path}: {error}") from None
     return [message for message in map(clean, text.split("\n")) if len(message) >= 2]
 
@@ -142,18 +131,13 @@ def load_data(args: Args) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     messages = read_chat(args.data) if args.data else make_chat()
     split = len(messages) * 9 // 10
     counts = Counter(word for message in messages[:split] for word in message[:MAX_WORDS])
-    frequent = sorted((-count, word) for word, count in counts.items() if count >= args.min_count)
+    frequent = sorted((-count, word) for word, count in counts.items() if count >= 5)
     vocabulary = ["<eos>", "<unk>", *(word for _, word in frequent)][: args.max_vocabulary]
     if len(vocabulary) < 20 or split < args.batch_size:
-        raise UsageError(
-            f"--data: {len(vocabulary)} words and {split} messages to train on are too few; at least 20 words that "
-            f"occur --min-count {args.min_count} times and --batch-size {args.batch_size} messages are needed"
-        )
+        raise UsageError(f"--data: {split} messages and {len(vocabulary)} frequent words to train on are too few")
     index = {word: i for i, word in enumerate(vocabulary)}
-    rows = torch.full((len(messages), MAX_WORDS + 1), END)
-    for row, message in zip(rows, messages, strict=True):
-        ids = [index.get(word, UNK) for word in message[:MAX_WORDS]]
-        row[1 : len(ids) + 1] = torch.tensor(ids)
+    ids = [[END, *(index.get(word, UNK) for word in message[:MAX_WORDS])] for message in messages]
+    rows = torch.tensor([row + [END] * (MAX_WORDS + 1 - len(row)) for row in ids])
     return rows[:split], rows[split:], vocabulary
 
 
@@ -171,10 +155,10 @@ def make_batches(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
 class ChatRNN(nn.Module):
     """Word indices [n, t] -> hidden states [n, t, width], from which `output` predicts each next word."""
 
-    def __init__(self, num_words: int, width: int, num_layers: int, dropout: float):
+    def __init__(self, num_words: int, width: int, dropout: float = 0.0):
         super().__init__()
         self.embedding, self.dropout = nn.Embedding(num_words, width), nn.Dropout(dropout)
-        self.lstm = nn.LSTM(width, width, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0)
+        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True, dropout=dropout)
         cutoffs = [num_words // 50 + 2, num_words // 10 + 3, num_words // 3 + 4]  # frequent words first
         self.output = nn.AdaptiveLogSoftmaxWithLoss(width, num_words, cutoffs, div_value=1.0)
 
@@ -201,14 +185,11 @@ class ChatRNN(nn.Module):
             hidden, state = self(x, state)
             log_probs = self.output.log_prob(hidden[:, -1])[0]
             log_probs[UNK] = -math.inf
-            if temperature < 0.01:  # the most likely word
-                word = log_probs.argmax().item()
-            else:
-                word = (log_probs / temperature).softmax(0).multinomial(1).item()
+            word = (log_probs / max(temperature, 1e-6)).softmax(0).multinomial(1)  # at 0 the most likely one
             if word == END:
                 break
-            added.append(word)
-            x = torch.tensor([[word]], device=x.device)
+            added.append(word.item())
+            x = word.view(1, 1)
         return added
 
 
@@ -224,10 +205,10 @@ def train(args: Args) -> dict:
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     rows, test, vocabulary = load_data(args)
     rows, test = rows.to(device), test.to(device)
-    model = ChatRNN(len(vocabulary), args.width, args.num_layers, args.dropout).to(device)
+    model = ChatRNN(len(vocabulary), args.width, args.dropout).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    num_updates = args.epochs * len(make_batches(rows, args.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1 - update / num_updates)
+    num_updates = args.epochs * math.ceil(len(rows) / args.batch_size)
+    anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, num_updates)
     run, start, words = Run(args, args.data.stem if args.data else "grammar"), time.perf_counter(), 0
     (run.dir / "vocabulary.json").write_text(json.dumps(vocabulary))
 
@@ -237,9 +218,9 @@ def train(args: Args) -> dict:
             nll = model.nll(batch)
             optimizer.zero_grad()
             nll.mean().backward()
-            nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
-            schedule.step()
+            anneal.step()
             losses.append(nll.detach())
             words += len(nll)
         seconds = time.perf_counter() - start
@@ -258,13 +239,6 @@ def train(args: Args) -> dict:
         run.log(row)
         torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
-    model.eval()
-    lines = []
-    for message in test[torch.linspace(0, len(test) - 1, 20).long()].tolist():
-        typed = [word for word in message[1:3] if word != END]
-        added = model.complete(typed, args.temperature)
-        lines.append(" ".join(vocabulary[i] for i in typed) + " | " + " ".join(vocabulary[i] for i in added))
-    (run.dir / "samples.txt").write_text("\n".join(lines) + "\n")
     save_curve(run, "eval/perplexity", "messages")
     run.close("curve.png")
     print(f"perplexity {row['eval/perplexity']:.2f} of {len(test):,} held-out messages: {run.dir}")
@@ -276,7 +250,7 @@ def talk(args: Args) -> dict:
     try:
         flags = json.loads((args.talk / "args.json").read_text())
         vocabulary = json.loads((args.talk / "vocabulary.json").read_text())
-        model = ChatRNN(len(vocabulary), flags["width"], flags["num_layers"], flags["dropout"]).eval()
+        model = ChatRNN(len(vocabulary), flags["width"]).eval()
         model.load_state_dict(torch.load(args.talk / "model.pt", map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # missing, damaged, or another program's files
         raise UsageError(f"--talk {args.talk}: no run of chat_rnn.py ({type(error).__name__})") from None
@@ -285,13 +259,12 @@ def talk(args: Args) -> dict:
     if sys.stdin is None:
         raise UsageError("--talk: needs an open standard input to read messages from")
     sys.stdin.reconfigure(errors="replace")
-    while True:
-        try:
-            typed = clean(input("> "))
-        except EOFError:
-            return {}
+    print("> ", end="", flush=True)
+    for line in sys.stdin:
+        typed = clean(line)
         added = model.complete([index.get(word, UNK) for word in typed], args.temperature)
-        print(" ".join([*typed, *(vocabulary[i] for i in added)]), flush=True)
+        print(" ".join([*typed, *(vocabulary[i] for i in added)]), end="\n> ", flush=True)
+    return {}
 
 
 # --- one run's folder: the same in every file ------------------------------------------------

@@ -13,7 +13,7 @@ from gen import chat_rnn
 from gen.chat_demo import Args, UsageError, answer, load, make_page, serve
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = {"width": 8, "num_layers": 2, "dropout": 0.2}
+FLAGS = {"width": 8}
 VOCABULARY = ["<eos>", "<unk>", *(f"word{i}" for i in range(28))]
 
 

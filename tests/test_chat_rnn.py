@@ -14,7 +14,7 @@ from benchmarks.kneser_ney import KneserNey
 from gen import chat_rnn
 from gen.chat_rnn import END, UNK, Args, ChatRNN, UsageError, clean, load_data, make_batches, make_chat, train
 
-SMALL = {"width": 12, "num_layers": 2}
+SMALL = {"width": 12}
 
 
 def model_and_rows(n=30, num_words=40, dropout=0.0):
@@ -87,7 +87,6 @@ def test_dropout_is_between_the_layers_and_around_them():
     model, rows = model_and_rows(dropout=0.5)
     assert not torch.equal(model.nll(rows), model.nll(rows))
     assert model.lstm.dropout == 0.5
-    assert ChatRNN(40, 8, 1, 0.5).lstm.dropout == 0
     model.lstm.dropout = 0.0
     whole = model.lstm(model.embedding(rows))[0]
     hidden = torch.stack([model(rows)[0] for _ in range(400)])
@@ -157,7 +156,7 @@ def test_it_learns_the_grammar_almost_to_its_entropy(trained):
     assert floor < float(last["eval/nll"]) < 1.3 * floor
     assert float(last["eval/perplexity"]) == pytest.approx(math.exp(float(last["eval/nll"])))
     assert {p.name for p in trained.iterdir()} == {
-        *("args.json", "metrics.csv", "model.pt", "vocabulary.json", "samples.txt", "curve.png")
+        *("args.json", "metrics.csv", "model.pt", "vocabulary.json", "curve.png")
     }
 
 
@@ -180,11 +179,12 @@ def test_the_seed_decides_every_number_and_the_learning_rate_falls_to_zero(tmp_p
         steps.append((group["lr"], torch.cat([p.grad.flatten() for p in group["params"]]).norm().item()))
         return step(self, *args, **kwargs)
 
+    clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, limit: clip(parameters, limit / 500))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(Args(run_dir=tmp_path / name, epochs=2, cuda=False, seed=seed, max_grad_norm=0.01, **SMALL))
+        train(Args(run_dir=tmp_path / name, epochs=2, cuda=False, seed=seed, **SMALL))
     assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b") != rows_of(tmp_path / "c")
-    assert (tmp_path / "a/samples.txt").read_text() == (tmp_path / "b/samples.txt").read_text()
     rates, norms = zip(*steps[: len(steps) // 3], strict=True)
     assert list(rates) == pytest.approx([0.005 * (1 - i / len(rates)) for i in range(len(rates))])
     assert max(norms) < 0.0101
