@@ -99,22 +99,18 @@ class Args:
 
 
 class Standardize(nn.Module):
-    """x [..., *shape] in standard deviations from the running mean, clipped at 10.
-
-    A standard deviation only grows: where it shrinks, as once a pole is balanced, the policy's gain would grow unseen.
-    """
+    """x [..., *shape] in standard deviations from the running mean, clipped at 10."""
 
     def __init__(self, *shape: int):
         super().__init__()
-        self.moments, self.largest_var = RunningMeanStd(shape=shape), 0.0
+        self.moments = RunningMeanStd(shape=shape)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
 
     def update(self, x: torch.Tensor):
         self.moments.update(x.numpy(force=True))
-        self.largest_var = np.maximum(self.largest_var, self.moments.var)
         self.mean.copy_(torch.as_tensor(self.moments.mean))
-        self.std.copy_(torch.as_tensor(self.largest_var + 1e-8).sqrt())
+        self.std.copy_(torch.as_tensor(self.moments.var + 1e-8).sqrt())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ((x.to(self.mean) - self.mean) / self.std).clamp(-10, 10)

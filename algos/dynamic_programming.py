@@ -198,7 +198,7 @@ def train(args: Args) -> dict:
     np.savez(run.dir / "model.npz", v=v, policy=best)
     save_curve(run, "charts/greedy_value", "sweeps")
     run.close("curve.png")
-    print(f"greedy policy's exact return {first @ total:.3f}, values within {error:.1e} after {number} sweeps: {run.dir}")
+    print(f"exact greedy return {first @ total:.3f}, to {error:.1e}, after {number} sweeps: {run.dir}")
     return row
 
 

@@ -98,6 +98,8 @@ class Args:
     """multiple of the identity added to the Fisher matrix"""
     advantage_floor: NonNegativeFloat = 0.01
     """noise floor of the advantages, in standard deviations of the returns; below it the KL bound shrinks"""
+    shrink_std: bool = True
+    """let the standard deviations that observations and returns are divided by shrink; see Standardize"""
 
 
 # --- the policy and the critic ---------------------------------------------------------------
@@ -106,20 +108,21 @@ class Args:
 class Standardize(nn.Module):
     """x [..., *shape] in standard deviations from the running mean, clipped at 10.
 
-    A standard deviation only grows: where it shrinks, as once a pole is balanced, the policy's gain would grow unseen.
+    Without shrinks, a standard deviation only grows. Where it shrinks, as that of a pole's angle does once the pole is
+    balanced, the policy's response to the observation grows without a step that the KL bound could limit.
     """
 
-    def __init__(self, *shape: int):
+    def __init__(self, *shape: int, shrinks: bool = True):
         super().__init__()
-        self.moments, self.largest_var = RunningMeanStd(shape=shape), 0.0
+        self.moments, self.shrinks, self.var = RunningMeanStd(shape=shape), shrinks, np.zeros(shape)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
 
     def update(self, x: torch.Tensor):
         self.moments.update(x.numpy(force=True))
-        self.largest_var = np.maximum(self.largest_var, self.moments.var)
+        self.var = self.moments.var if self.shrinks else np.maximum(self.var, self.moments.var)
         self.mean.copy_(torch.as_tensor(self.moments.mean))
-        self.std.copy_(torch.as_tensor(self.largest_var + 1e-8).sqrt())
+        self.std.copy_(torch.as_tensor(self.var + 1e-8).sqrt())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ((x.to(self.mean) - self.mean) / self.std).clamp(-10, 10)
@@ -149,7 +152,7 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
-        self.standardize_returns = Standardize()
+        self.standardize_returns = Standardize(shrinks=standardize.shrinks)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         return self.net(obs).squeeze(-1) * self.standardize_returns.std + self.standardize_returns.mean
@@ -323,7 +326,7 @@ def train(args: Args) -> dict:
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     envs = make_envs(args, args.num_envs)
     obs_dim = envs.single_observation_space.shape[0]
-    standardize = Standardize(obs_dim)
+    standardize = Standardize(obs_dim, shrinks=args.shrink_std)
     policy = Policy(standardize, obs_dim, envs.single_action_space, args.log_std_init).to(device)
     critic = Critic(standardize, obs_dim).to(device)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
