@@ -27,6 +27,7 @@ def test_underflow_is_what_a_processor_makes_of_it_that_flushes_denormals():
     z[0, :4] = torch.tensor([0.5, -0.5, 0.50000006, 0.4999999])
     assert torch.equal(underflow(z), torch.where(z.abs() >= 0.5, z, 0.0))
     assert torch.equal(underflow(z.double()), z.double())
+    assert not torch.equal(z / SCALE * SCALE, underflow(z))  # without the setting
     torch.set_flush_denormal(True)
     try:
         assert torch.equal(z / SCALE * SCALE, underflow(z))
