@@ -127,7 +127,7 @@ def test_list_prints_every_command_in_full():
         if "peers/" in script:  # what they import is not here, so their flags are not parsed in tests/test_house.py
             known = {word.replace("_", "-") for word in re.findall(r"\w+", source)}
             assert set(re.findall(r" --([\w-]+)", line)) <= known, line
-        assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "runs/peers/"))
+        assert line.startswith(("python algos/", "python gen/", "python benchmarks/", "python -m torch", "runs/peers/"))
         assert not set("{}|$") & set(line)
     assert "python algos/trpo.py --env-id Ant --total-timesteps 1000000 --seed 5 " in "\n".join(lines)
 

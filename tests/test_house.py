@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 import tyro
+import wandb
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,8 @@ def run(tmp_path, monkeypatch, capfd):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home"))
 
     def call(script: str, flags: str) -> tuple[int, str, str]:
+        if "--track" in flags:
+            wandb.teardown()  # it may remember whether an earlier test of this process was offline
         copy = shutil.copy(ROOT / script, folder)
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", [copy, *shlex.split(flags)])

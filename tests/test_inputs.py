@@ -12,7 +12,6 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-import wandb
 from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
@@ -56,7 +55,7 @@ MISTAKES = [
     ("MNIST", "--dataset mnist --data-dir garbage | --dataset mnist --data-dir damaged", "garbage|damaged"),
     ("nice vae reinforce_mnist", "--dataset mnist --data-dir text", "text"),
     ("vae_gan pixelcnn realnvp", "--dataset cifar10 --data-dir garbage", "garbage"),
-    ("vae_gan gan", "--dataset folder --data-dir nowhere", "--data-dir nowhere: no readable images"),
+    ("vae_gan gan", "--dataset folder --data-dir nowhere", "--data-dir nowhere: .*readable images"),
     ("colorizer draw_color", "--data-dir nowhere", "--data-dir.*nowhere"),
     # arrays that no memory holds
     ("POLICIES trpo_parallel dqn reinforce_gridworld", "--num-envs 1000000000000", "num_envs"),
@@ -145,8 +144,6 @@ def test_a_mistake_ends_in_one_message_and_writes_nothing(script, flags, words, 
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no key of Weights & Biases there either
-    if "--track" in flags:
-        wandb.teardown()  # an earlier test of this process may have left it offline
     bring()
     shutil.copy(ROOT / script, ".")
     before = snapshot()
