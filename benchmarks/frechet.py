@@ -92,6 +92,7 @@ class Judge:
         return frechet_distance(features(self.classifier, images), self.reference)
 
 
+@torch.no_grad()
 def generate(module, args, states: dict, judge: Judge) -> dict[str, torch.Tensor]:
     """Column -> images in [0, 1], of the networks that the run has left."""
     channels, size = judge.test.shape[1:3]
@@ -99,19 +100,18 @@ def generate(module, args, states: dict, judge: Judge) -> dict[str, torch.Tensor
         generator = module.make_generator(args.latent_dim, args.width, channels, args.image_size)
         latents = torch.rand(NUM, args.latent_dim) * 2 - 1
     elif module.__name__ == "gen.infogan":
-        num_codes = args.codes + args.continuous_codes
-        generator = module.make_generator(args.latent_dim + num_codes, args.width)
+        generator = module.make_generator(args.latent_dim + args.codes + 2, args.width)
         latents = module.sample_latents(NUM, args, torch.device("cpu"))
     else:
-        encoder, generator = (
-            make(args.latent_dim, args.width, channels, size) for make in (module.Encoder, module.make_decoder)
-        )
+        encoder = module.Discriminator(args.width, channels, size, 2 * args.latent_dim).eval()
         encoder.load_state_dict(states["encoder"])
-        generator.load_state_dict(states["decoder"])
-        latents, mu = torch.randn(NUM, args.latent_dim), module.encode(encoder, judge.test)[0]
-        return {"frechet": module.decode(generator, latents), "frechet_recon": module.decode(generator, mu)}
+        decoder = module.make_decoder(args.latent_dim, args.width, channels, size).eval()
+        decoder.load_state_dict(states["decoder"])
+        latents = {"frechet": torch.randn(NUM, args.latent_dim)}
+        latents["frechet_recon"] = encoder(judge.test / 127.5 - 1)[1][:, : args.latent_dim]
+        return {name: decoder(z) * 0.5 + 0.5 for name, z in latents.items()}
     generator.load_state_dict(states["generator"])
-    return {"frechet": module.sample(generator, latents)}
+    return {"frechet": generator.eval()(latents) * 0.5 + 0.5}
 
 
 def main():

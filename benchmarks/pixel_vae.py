@@ -13,19 +13,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gen import vae_gan
-from gen.vae_gan import Args, Encoder, decode, encode, make_decoder, train  # noqa: F401
+from gen.vae_gan import Args, Discriminator, make_decoder, train  # noqa: F401
 
 
 def losses(networks, x: torch.Tensor, noise_std: float) -> dict[str, torch.Tensor]:
     """The terms of gen/vae_gan.py, with pixels for features; the discriminator learns nothing."""
     encoder, decoder, discriminator = networks
-    mu, logvar = encoder(x)
+    mu, logvar = encoder(x)[1].chunk(2, dim=1)
     recon = decoder(mu + (0.5 * logvar).exp() * torch.randn_like(mu))
     nothing = 0 * sum(parameter.sum() for parameter in discriminator.parameters())
     return {
-        "prior": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean(),
-        "llike": 0.5 * ((x - recon) / noise_std).square().flatten(1).sum(1).mean(),
-        "gan": nothing,
+        "kl": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean(),
+        "errors": 0.5 * ((x - recon) / noise_std).square().flatten(1).sum(1).mean(),
+        "discriminator": nothing,
         "deception": torch.zeros_like(nothing),
     }
 

@@ -109,9 +109,11 @@ def make_discriminator(width: int, channels: int, size: int) -> nn.Sequential:
 
 
 def initialize(module: nn.Module):
-    """DCGAN: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02)."""
+    """DCGAN: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02), biases 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 @torch.no_grad()
@@ -172,7 +174,7 @@ def load_images(args: Args) -> torch.Tensor:
         if args.dataset == "mnist":
             pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
             return torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28)
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:gz") as tar:
             files = [tar.extractfile(f"cifar-10-batches-bin/data_batch_{i}.bin").read() for i in range(1, 6)]
         rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(-1, 3073)
         return rows[:, 1:].reshape(-1, 3, 32, 32)  # after the label

@@ -5,20 +5,19 @@
 """InfoGAN: a GAN that learns latent codes without labels, by maximizing the mutual information of code and image.
 
     python gen/infogan.py
-    python gen/infogan.py --dataset mnist --updates 13000 --log-every 650 --continuous-codes 2 --bf16
+    python gen/infogan.py --dataset mnist --updates 13000 --log-every 650 --bf16
 
-A network Q, which shares the discriminator's layers, infers the code c in the generator's input from the image. G and Q
-both minimize -log Q(c|G(z, c)); the entropy of c minus it is a lower bound of the mutual information of code and image.
-On MNIST the ten values of the categorical code become the ten digits: eval/code_error is the error of Q as a classifier
-of test images, where each code stands for the digit that most training images assigned to it show; labels are used for
-that alone. codes.png has a code in each column and the same noise in each row; in its last rows a continuous code goes
-from -1 to 1.
+The generator's input is noise, a categorical code and two continuous ones. A network Q, which shares the
+discriminator's layers, infers the codes c from the image. G and Q both minimize -log Q(c|G(z, c)); the entropy of c
+minus it is a lower bound of the mutual information of code and image. On MNIST the ten values of the categorical code
+become the ten digits: eval/code_error is the error of Q as a classifier of test images, where each code stands for the
+digit that most training images assigned to it show; labels are used for that alone. codes.png has a code in each column
+and the same noise in each row; in its last two rows a continuous code goes from -1 to 1.
 
 Chen et al. 2016, "InfoGAN" (arXiv 1606.03657): equation 6 and appendix C.1, whose published error is 5 %.
 Differences: (1) narrower networks by default. (2) Q learns without changing the shared layers, which are to tell real
-from generated images; when they learned from both losses, codes had little to do with digits. (3) Batch normalization
-in D uses the statistics of the batch it is given, in training and in evaluation: those of real images alone or of
-generated ones alone, never a mixture. (4) Q's Gaussians for continuous codes have a fixed standard deviation of 1.
+from generated images; when they learned from both losses, codes had little to do with digits. (3) Q's Gaussians for the
+continuous codes have a fixed standard deviation of 1.
 """
 
 import csv
@@ -27,8 +26,6 @@ import json
 import math
 import re
 import time
-import zlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -70,7 +67,7 @@ class Args:
     """where MNIST is kept"""
     updates: PositiveInt = 1000
     """updates of each network"""
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=10_000)] = 64
     """images per update"""
     learning_rate: PositiveFloat = 2e-4
     """Adam's learning rate for the discriminator and Q"""
@@ -82,8 +79,6 @@ class Args:
     """dimensions of the noise z, uniform in [-1, 1]"""
     codes: Annotated[int, Field(ge=2)] = 10
     """values of the categorical code"""
-    continuous_codes: NonNegativeInt = 0
-    """codes uniform in [-1, 1] (the paper: 2)"""
     log_every: PositiveInt = 100
     """updates between rows of metrics.csv"""
 
@@ -105,58 +100,38 @@ def make_generator(size: int, width: int) -> nn.Sequential:
 
 
 class Discriminator(nn.Module):
-    """D and Q: images [n, 1, 28, 28] -> logits of being a training image [n], codes [n, codes + continuous]."""
+    """Images [n, 1, 28, 28] -> features -> logit of being a training image [n], and what Q says of the codes [n, k]."""
 
     def __init__(self, num_codes: int, width: int):
         super().__init__()
-
-        def norm(channels: int) -> nn.BatchNorm2d:
-            return nn.BatchNorm2d(channels, track_running_stats=False)
-
         self.features = nn.Sequential(
             *(nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), norm(2 * width), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(2 * width, DENSE, 7, bias=False), norm(DENSE), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(2 * width, DENSE, 7, bias=False), nn.BatchNorm2d(DENSE), nn.LeakyReLU(0.2)),
         )
         self.logit = nn.Sequential(nn.Conv2d(DENSE, 1, 1), nn.Flatten(0))
-        hidden = nn.Conv2d(DENSE, 128, 1, bias=False), norm(128), nn.LeakyReLU(0.2)
+        hidden = nn.Conv2d(DENSE, 128, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2)
         self.q = nn.Sequential(*hidden, nn.Conv2d(128, num_codes, 1), nn.Flatten())
-
-    def forward(self, x: torch.Tensor, detach: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """With `detach` no gradient of Q reaches the shared features."""
-        features = self.features(x)
-        return self.logit(features), self.q(features.detach() if detach else features).float()
 
 
 def initialize(module: nn.Module):
     """DCGAN: weights from N(0, 0.02), scales of batch normalization from N(1, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-def discriminator_loss(on_real: torch.Tensor, on_fake: torch.Tensor) -> torch.Tensor:
-    """-log D(x) - log(1 - D(G(z))), from logits."""
-    return (F.softplus(-on_real.float()) + F.softplus(on_fake.float())).mean()
+def sample_latents(num: int, args: Args, device: torch.device) -> torch.Tensor:
+    """Noise, one-hot code and two continuous codes [num, latent_dim + codes + 2]."""
+    noise = torch.rand(num, args.latent_dim, device=device) * 2 - 1
+    code = F.one_hot(torch.randint(args.codes, (num,), device=device), args.codes)
+    return torch.cat([noise, code, torch.rand(num, 2, device=device) * 2 - 1], dim=1)
 
 
-def generator_loss(on_fake: torch.Tensor) -> torch.Tensor:
-    """-log D(G(z)), the non-saturating loss: its gradient is largest while D rejects the image."""
-    return F.softplus(-on_fake.float()).mean()
-
-
-def code_nll(q: torch.Tensor, c: torch.Tensor, codes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """-log Q(c|x) of the categorical code c[:, :codes], one-hot, and of the continuous ones but for a constant."""
-    return F.cross_entropy(q[:, :codes], c[:, :codes]), 0.5 * (q[:, codes:] - c[:, codes:]).square().sum(1).mean()
-
-
-def sample_latents(num: int, args: Args, device: torch.device, rng: torch.Generator | None = None) -> torch.Tensor:
-    """[num, noise + one-hot code + continuous codes]."""
-    code = F.one_hot(torch.randint(args.codes, (num,), generator=rng, device=device), args.codes)
-    noise = torch.rand(num, args.latent_dim, generator=rng, device=device) * 2 - 1
-    continuous = torch.rand(num, args.continuous_codes, generator=rng, device=device) * 2 - 1
-    return torch.cat([noise, code, continuous], dim=1)
+def code_nll(q: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log Q(c|x) of the categorical code and of the continuous ones, but for a constant: q and c [n, codes + 2]."""
+    return F.cross_entropy(q[:, :-2], c[:, :-2]), 0.5 * (q[:, -2:] - c[:, -2:]).square().sum(1).mean()
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -175,9 +150,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
-        images, labels = F.interpolate(images, size=28, mode="bilinear").round().byte(), torch.from_numpy(digits.target)
+        pixels, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+        images = F.interpolate(pixels.float().view(-1, 1, 8, 8) * (255 / 16), size=28, mode="bilinear").round().byte()
         return [images[:1500], labels[:1500], images[1500:], labels[1500:]]
     tensors = []
     for name, sha256 in MNIST_SHA256.items():
@@ -189,7 +163,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
             header, shape = (16, (-1, 1, 28, 28)) if "images" in name else (8, (-1,))
             values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
             tensors.append(torch.from_numpy(values.copy()).view(shape))
-        except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+        except Exception as error:  # no network, or a damaged file
             raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
     return tensors
 
@@ -197,39 +171,22 @@ def load_images(args: Args) -> list[torch.Tensor]:
 # --- training --------------------------------------------------------------------------------
 
 
-def batches(num_images: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Indices of one shuffled epoch after the other, without each one's incomplete last batch."""
-    while True:
-        yield from torch.randperm(num_images, device=device)[: num_images // batch_size * batch_size].split(batch_size)
-
-
-@torch.no_grad()
-def sample(generator: nn.Module, z: torch.Tensor) -> torch.Tensor:
-    """Images of noise [n, latent_dim], in eval mode (running statistics), in [0, 1]."""
-    generator.eval()
-    images = torch.cat([generator(part) for part in z.split(250)]) * 0.5 + 0.5
-    generator.train()
-    return images
-
-
 @torch.no_grad()
 def code_error(discriminator: Discriminator, data: list[torch.Tensor], codes: int) -> float:
     """Error of the categorical code as a classifier: data are training images and labels, test images and labels."""
-    found, labels = [], [data[1][:10_000].long(), data[3].long()]
-    for images in (data[0][:10_000], data[2]):
-        parts = [discriminator(part.float() / 127.5 - 1)[1] for part in images.tensor_split(-(-len(images) // 1000))]
-        found.append(torch.cat(parts)[:, :codes].argmax(1))
-    counts = F.one_hot(found[0], codes).T.float() @ F.one_hot(labels[0], 10).float()  # [code, digit]
-    return (counts.argmax(1)[found[1]] != labels[1]).float().mean().item()
+    images, labels, test, test_labels = data[0][:10_000], data[1][:10_000].long(), data[2], data[3].long()
+    q = [discriminator.q(discriminator.features(part / 127.5 - 1)) for x in (images, test) for part in x.split(1000)]
+    found, test_found = torch.cat(q)[:, :codes].argmax(1).tensor_split([len(images)])
+    counts = F.one_hot(found, codes).T.float() @ F.one_hot(labels).float()  # [code, digit]
+    return (counts.argmax(1)[test_found] != test_labels).float().mean().item()
 
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
-    """Images [n, c, h, w] in [0, 1] as a grid."""
+    """Images [n, 1, 28, 28] in [0, 1] as a grid."""
     from PIL import Image
 
-    rows = F.pad(images, (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))
-    grid = (rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1) * 255).byte().cpu().numpy()
-    image = Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid)
+    grid = F.pad(images, (1, 1, 1, 1), value=0.5).view(-1, columns, 30, 30).transpose(1, 2).flatten(2).flatten(0, 1)
+    image = Image.fromarray((grid * 255).byte().cpu().numpy())
     image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
 
 
@@ -240,65 +197,56 @@ def train(args: Args) -> dict:
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     data = [tensor.to(device) for tensor in load_images(args)]  # your own: uint8 [n, 1, 28, 28], labels [n], twice
-    images = data[0]
-    if len(images) < args.batch_size:
-        raise UsageError(f"--batch-size {args.batch_size}: there are only {len(images)} images")
-    num_codes = args.codes + args.continuous_codes
-    generator = make_generator(args.latent_dim + num_codes, args.width).apply(initialize)
-    discriminator = Discriminator(num_codes, args.width).apply(initialize)
-    for network in (generator, discriminator):
-        network.to(device, memory_format=torch.channels_last)
+    images, num_codes = data[0], args.codes + 2
+    generator = make_generator(args.latent_dim + num_codes, args.width).apply(initialize).to(device)
+    discriminator = Discriminator(num_codes, args.width).apply(initialize).to(device)
     adam_g = torch.optim.Adam(generator.parameters(), lr=args.generator_learning_rate, betas=(0.5, 0.999), fused=True)
     adam_d = torch.optim.Adam(discriminator.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
-    order = batches(len(images), args.batch_size, device)
-    run, sums, start = Run(args, args.dataset), torch.zeros(3, device=device), time.perf_counter()
+    run, start = Run(args, args.dataset), time.perf_counter()
 
     for update in tqdm(range(1, args.updates + 1), unit="update", disable=None):
-        real = images[next(order)].float().to(memory_format=torch.channels_last) / 127.5 - 1
+        real = images[torch.randint(len(images), (args.batch_size,), device=device)] / 127.5 - 1
         latents = sample_latents(args.batch_size, args, device)
         c = latents[:, args.latent_dim :]
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             fake = generator(latents)
-            on_fake, q = discriminator(fake.detach(), detach=True)
-            loss_d = discriminator_loss(discriminator(real)[0], on_fake) + sum(code_nll(q, c, args.codes))
+            on_real = discriminator.logit(discriminator.features(real))
+            features = discriminator.features(fake.detach())
+            on_fake, q = discriminator.logit(features), discriminator.q(features.detach())
+        loss_d = (F.softplus(-on_real.float()) + F.softplus(on_fake.float())).mean()  # -log D(x) - log(1 - D(G(z, c)))
         adam_d.zero_grad()
-        loss_d.backward()
+        (loss_d + sum(code_nll(q.float(), c))).backward()
         adam_d.step()
 
-        discriminator.requires_grad_(False)  # gradients flow through D, none is kept for its weights
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            on_fake, q = discriminator(fake)
-            categorical, continuous = code_nll(q, c, args.codes)
-            loss_g = generator_loss(on_fake) + categorical + continuous
+            features = discriminator.features(fake)
+            on_fake, q = discriminator.logit(features), discriminator.q(features)
+        categorical, continuous = code_nll(q.float(), c)
+        loss_g = F.softplus(-on_fake.float()).mean() + categorical + continuous  # equation 6; the GAN's part: -log D
         adam_g.zero_grad()
-        loss_g.backward()
+        loss_g.backward(inputs=list(generator.parameters()))
         adam_g.step()
-        discriminator.requires_grad_(True)
-        sums += torch.stack([loss_d, loss_g, categorical]).detach()
 
         if update % args.log_every == 0 or update == args.updates:
             count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
-            loss_d, loss_g, nll = (sums / count).tolist()
             row = {
                 "global_step": update,
-                "losses/discriminator": loss_d,
-                "losses/generator": loss_g,
-                "losses/information": math.log(args.codes) - nll,  # a lower bound of I(c; x) in nats, c categorical
+                "losses/discriminator": loss_d.item(),
+                "losses/generator": loss_g.item(),
+                "losses/information": math.log(args.codes) - categorical.item(),  # bound of I(c; x), c categorical
                 "charts/SPS": count * args.batch_size / seconds,
                 "eval/code_error": code_error(discriminator, data, args.codes),
             }
             run.log(row)
             states = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
             torch.save(states, run.dir / "model.pt")
-            sums, start = torch.zeros_like(sums), time.perf_counter()
+            start = time.perf_counter()
 
-    eval_rng = torch.Generator(device).manual_seed(0)  # the same noise for every seed
-    z = sample_latents(10, args, device, eval_rng)[[*range(10), *[0] * args.continuous_codes]]
-    z = z.unsqueeze(1).repeat(1, args.codes, 1)  # [row, column, noise + one-hot code + continuous codes]
-    z[:10, :, args.latent_dim : args.latent_dim + args.codes] = torch.eye(args.codes, device=device)
-    for i in range(args.continuous_codes):
-        z[10 + i, :, args.latent_dim + args.codes + i] = torch.linspace(-1, 1, args.codes, device=device)
-    save_grid(sample(generator, z.flatten(0, 1)), args.codes, run.dir / "codes.png")
+    z = sample_latents(12, args, device).unsqueeze(1).repeat(1, args.codes, 1)  # [row, column, latents]
+    z[:10, :, args.latent_dim : -2] = torch.eye(args.codes, device=device)
+    z[10, :, -2] = z[11, :, -1] = torch.linspace(-1, 1, args.codes, device=device)
+    with torch.no_grad():  # with running statistics, so that an image does not depend on the others
+        save_grid(generator.eval()(z.flatten(0, 1)) * 0.5 + 0.5, args.codes, run.dir / "codes.png")
     run.close("codes.png")
     told = f"mutual information at least {row['losses/information']:.2f} of {math.log(args.codes):.2f} nats"
     print(f"code error {row['eval/code_error']:.1%} on test images, {told}, after {args.updates} updates: {run.dir}")

@@ -70,7 +70,7 @@ class Args:
     """where MNIST and CIFAR-10 are kept, or a folder of images"""
     epochs: PositiveInt = 20
     """passes over the training set"""
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=10_000)] = 64
     """images per update"""
     learning_rate: PositiveFloat = 5e-4
     """Adam's learning rate (DCGAN: 2e-4)"""
@@ -91,7 +91,8 @@ SHAPES = {28: (7, 2), 32: (4, 3)}  # side of the smallest feature maps, and how 
 
 class Discriminator(nn.Module):
     """DCGAN's layers that halve the side: images [n, c, size, size] in [-1, 1] -> features of the last convolution
-    [n, k], and a linear function of them [n, outputs], which is the logit of being a real image."""
+    [n, k], and a linear function of them [n, outputs]: the logit of being a real image. An encoder has 2 * latent_dim
+    outputs, mean and log-variance of q(z|x)."""
 
     def __init__(self, width: int, channels: int, size: int, outputs: int = 1):
         super().__init__()
@@ -105,16 +106,6 @@ class Discriminator(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.layers(x)
         return features.float(), self.head(features).float()
-
-
-class Encoder(Discriminator):
-    """The same layers: images -> mean and log-variance of q(z|x) [n, latent_dim]."""
-
-    def __init__(self, latent_dim: int, width: int, channels: int, size: int):
-        super().__init__(width, channels, size, outputs=2 * latent_dim)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return super().forward(x)[1].chunk(2, dim=1)
 
 
 def make_decoder(latent_dim: int, width: int, channels: int, size: int) -> nn.Sequential:
@@ -136,17 +127,17 @@ def initialize(module: nn.Module):
             nn.init.zeros_(module.bias)
 
 
-def losses(networks: list[nn.Module], x: torch.Tensor, noise_std: float) -> dict[str, torch.Tensor]:
+def losses(networks: nn.ModuleList, x: torch.Tensor, noise_std: float) -> dict[str, torch.Tensor]:
     """Algorithm 1 for images x [n, c, size, size] in [-1, 1]: sums over dimensions, means over images."""
     encoder, decoder, discriminator = networks
-    mu, logvar = encoder(x)
+    mu, logvar = encoder(x)[1].chunk(2, dim=1)
     z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
     recon, fake = decoder(torch.cat([z, torch.randn_like(z)])).chunk(2)  # of codes from q(z|x), and from the prior
     (features, on_real), (recon_features, on_recon), (_, on_fake) = map(discriminator, (x, recon, fake))
     return {
-        "prior": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean(),
-        "llike": 0.5 * ((features.detach() - recon_features) / noise_std).square().sum(1).mean(),
-        "gan": (F.softplus(-on_real) + F.softplus(on_recon) + F.softplus(on_fake)).mean(),  # -L_GAN
+        "kl": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean(),  # L_prior
+        "errors": 0.5 * ((features.detach() - recon_features) / noise_std).square().sum(1).mean(),  # L_llike
+        "discriminator": (F.softplus(-on_real) + F.softplus(on_recon) + F.softplus(on_fake)).mean(),  # -L_GAN
         "deception": (F.softplus(-on_recon) + F.softplus(-on_fake)).mean(),
     }
 
@@ -168,14 +159,14 @@ def read_folder(folder: Path) -> torch.Tensor:
     from PIL import Image, ImageOps
 
     images, skipped = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         try:
             with Image.open(path) as image:
                 images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (32, 32))))
         except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
             skipped.append(f"{path} ({error})")
-    if not images:
-        raise UsageError(f"--data-dir {folder}: no readable images below it, {len(skipped)} other files")
+    if len(images) < 300:
+        raise UsageError(f"--data-dir {folder}: needs 300 readable images, has {len(images)} and {len(skipped)} others")
     if skipped:
         print(f"--data-dir {folder}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
@@ -203,35 +194,17 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
                 splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
                 continue
+            names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
             with tarfile.open(path, "r:gz") as tar:
-                names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
                 files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
-            images = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(6, -1, 3073)[:, :, 1:]
-            splits = [images[:5].reshape(-1, 3, 32, 32), images[5].reshape(-1, 3, 32, 32)]  # after the label
+            rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(-1, 3073)
+            splits = rows[:, 1:].reshape(-1, 3, 32, 32).split(len(rows) * 5 // 6)  # after the label
         except Exception as error:  # no network, or a damaged file
             raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
     return splits
 
 
 # --- training --------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def decode(decoder: nn.Module, z: torch.Tensor) -> torch.Tensor:
-    """Images of codes [n, latent_dim], in eval mode (running statistics), in [0, 1]."""
-    decoder.eval()
-    images = torch.cat([decoder(part) for part in z.split(250)]) * 0.5 + 0.5
-    decoder.train()
-    return images
-
-
-@torch.no_grad()
-def encode(encoder: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and log-variance of q(z|x) of uint8 images [n, c, size, size], in eval mode."""
-    encoder.eval()
-    parts = [torch.cat(encoder(part.float() / 127.5 - 1), dim=1) for part in images.split(250)]
-    encoder.train()
-    return torch.cat(parts).chunk(2, dim=1)
 
 
 def sharpness(images: torch.Tensor) -> float:
@@ -256,58 +229,51 @@ def train(args: Args) -> dict:
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device) for x in load_images(args))  # your own: uint8 [n, channels, size, size], size 28 or 32
-    if len(images) < args.batch_size or len(test) < 30:
-        counts = f"{len(images)} training and {len(test)} test images"
-        raise UsageError(f"--batch-size {args.batch_size}: there are only {counts}; at least 30 test images are needed")
     channels, size = images.shape[1:3]
-    encoder = Encoder(args.latent_dim, args.width, channels, size)
+    encoder = Discriminator(args.width, channels, size, 2 * args.latent_dim)
     decoder = make_decoder(args.latent_dim, args.width, channels, size)
-    networks = [encoder, decoder, Discriminator(args.width, channels, size)]
-    networks = [network.apply(initialize).to(device, memory_format=torch.channels_last) for network in networks]
-    settings = {"lr": args.learning_rate, "betas": (0.5, 0.999), "fused": True}
-    optimizers = [torch.optim.Adam(network.parameters(), **settings) for network in networks]
+    discriminator = Discriminator(args.width, channels, size)
+    networks = nn.ModuleList([encoder, decoder, discriminator]).apply(initialize).to(device)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=args.learning_rate, betas=(0.5, 0.999), fused=True)
     eval_rng = torch.Generator(device).manual_seed(0)  # evaluating does not change the training
-    fixed, seen = torch.randn(1000, args.latent_dim, generator=eval_rng, device=device), test[:2000].float() / 255
-    run, batches = Run(args, args.dataset), len(images) // args.batch_size
+    fixed, seen = torch.randn(1000, args.latent_dim, generator=eval_rng, device=device), test[:2000] / 255
+    run = Run(args, args.dataset)
 
     for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
-        sums, start = torch.zeros(3, device=device), time.perf_counter()
-        for idx in torch.randperm(len(images), device=device)[: batches * args.batch_size].split(args.batch_size):
-            x = images[idx].float().to(memory_format=torch.channels_last) / 127.5 - 1
+        sums, start = torch.zeros(4, device=device), time.perf_counter()
+        networks.train()
+        for idx in torch.randperm(len(images), device=device).split(args.batch_size):
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                terms = losses(networks, x, args.noise_std)
-            decoder_loss = args.error_weight * terms["llike"] + terms["deception"]
-            totals = terms["prior"] + terms["llike"], decoder_loss, terms["gan"]
+                terms = losses(networks, images[idx] / 127.5 - 1, args.noise_std)
+            decoder_loss = args.error_weight * terms["errors"] + terms["deception"]
+            totals = terms["kl"] + terms["errors"], decoder_loss, terms["discriminator"]
+            optimizer.zero_grad()
             for network, total in zip(networks, totals, strict=True):  # all gradients with the same parameters
-                network.zero_grad()
                 total.backward(inputs=list(network.parameters()), retain_graph=True)
-            for optimizer in optimizers:
-                optimizer.step()
-            sums += torch.stack([terms["prior"], terms["llike"], terms["gan"]]).detach()
-        (kl, llike, loss_d), seconds = (sums / batches).tolist(), time.perf_counter() - start
+            optimizer.step()
+            sums += torch.stack(list(terms.values())).detach() * len(idx)
+        seconds = time.perf_counter() - start  # of training alone
 
-        samples, (mu, logvar) = decode(decoder, fixed), encode(encoder, test[:2000])
-        recon = decode(decoder, mu)
+        networks.eval()
+        with torch.no_grad():
+            mu, _ = encoder(seen * 2 - 1)[1].chunk(2, dim=1)
+            recon, samples = (decoder(z) * 0.5 + 0.5 for z in (mu, fixed))
         row = {
-            "global_step": epoch * batches * args.batch_size,
+            "global_step": epoch * len(images),
             "charts/epoch": epoch,
-            "losses/kl": kl,
-            "losses/errors": llike,
-            "losses/discriminator": loss_d,
-            "charts/SPS": batches * args.batch_size / seconds,
-            "eval/kl": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean().item(),
+            **{f"losses/{name}": mean for name, mean in zip(terms, (sums / len(images)).tolist(), strict=True)},
+            "charts/SPS": len(images) / seconds,
             "eval/squared_error": (recon - seen).square().flatten(1).sum(1).mean().item(),
             "eval/sharpness": sharpness(samples) / sharpness(seen),
             "eval/sharpness_recon": sharpness(recon) / sharpness(seen),
         }
         run.log(row)
-        names = ("encoder", "decoder", "discriminator")
-        torch.save({k: n.state_dict() for k, n in zip(names, networks, strict=True)}, run.dir / "model.pt")
+        states = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
+        torch.save(states | {"discriminator": discriminator.state_dict()}, run.dir / "model.pt")
 
-    save_grid(samples[:64], 8, run.dir / "samples.png")
-    pairs = torch.stack([seen[:30].unflatten(0, (3, 10)), recon[:30].unflatten(0, (3, 10))], dim=1)
-    save_grid(pairs.flatten(0, 2), 10, run.dir / "reconstructions.png")
-    run.close("samples.png", "reconstructions.png")
+    pairs = torch.stack([seen[:30].unflatten(0, (3, 10)), recon[:30].unflatten(0, (3, 10))], dim=1).flatten(0, 2)
+    save_grid(torch.cat([pairs, samples[:40]]), 10, run.dir / "samples.png")
+    run.close("samples.png")
     sharp = f"samples {row['eval/sharpness']:.2f} times as sharp as test images"
     print(f"{sharp}, squared error of reconstructions {row['eval/squared_error']:.2f}: {run.dir}")
     return row

@@ -42,7 +42,7 @@ def test_the_initialization_is_dcgans():
     layers = nn.Conv2d(9, 99, 5), nn.ConvTranspose2d(99, 9, 5), nn.BatchNorm2d(9999)
     for layer, mean in zip(nn.Sequential(*layers).apply(gan.initialize), (0, 0, 1), strict=True):
         assert layer.weight.mean().item() == pytest.approx(mean, abs=1e-3)
-        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03) and (layer.bias == 0).all()
 
 
 def algorithm_1(args):
@@ -145,7 +145,7 @@ def test_a_folder_is_read_without_its_damaged_files(tmp_path, capsys):
 
 
 def test_generated_digits_become_like_real_ones(tmp_path):
-    row = train(Args(run_dir=tmp_path / "run", updates=120, width=8, log_every=60))
+    row = train(Args(run_dir=tmp_path / "run", updates=200, width=8, log_every=100, learning_rate=1e-3))
     left = {"args.json", "metrics.csv", "model.pt", "samples.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == left
     generator = make_generator(100, 8, 1, 28)
@@ -154,10 +154,10 @@ def test_generated_digits_become_like_real_ones(tmp_path):
     real = interpolate(gan.load_images(Args())[:250], 28, mode="bilinear", antialias=True) / 255
     assert row["eval/diversity"] == pytest.approx(diversity(images) / diversity(real), rel=0.2)
     correlation = torch.corrcoef(torch.stack([images.mean(0).flatten(), real.mean(0).flatten()]))[0, 1]
-    assert correlation > 0.8
+    assert correlation > 0.9  # five seeds: 0.96 to 0.98
     picture = np.asarray(Image.open(tmp_path / "run/samples.png"))
     assert picture.shape == (2 * 60, 16 * 60) and picture[60:].std() > 20
-    assert [r["global_step"] for r in rows(tmp_path / "run")] == ["60", "120"]
+    assert [r["global_step"] for r in rows(tmp_path / "run")] == ["100", "200"]
 
 
 def test_the_seed_decides_every_number_and_evaluating_none(tmp_path):

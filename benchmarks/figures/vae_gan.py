@@ -6,10 +6,10 @@ from benchmarks import plot
 from benchmarks.plot import Results
 
 FRECHET, RECON, REAL = "eval/frechet", "eval/frechet_recon", "eval/frechet_real"
-SHARP, SHARP_RECON, ERROR, KL = "eval/sharpness", "eval/sharpness_recon", "eval/squared_error", "eval/kl"
+SHARP, SHARP_RECON, ERROR, KL = "eval/sharpness", "eval/sharpness_recon", "eval/squared_error", "losses/kl"
 COLUMNS = [
-    "global_step", "charts/epoch", "losses/kl", "losses/errors", "losses/discriminator", FRECHET, RECON, REAL,
-    "eval/judge_accuracy", SHARP, SHARP_RECON, ERROR, KL, "charts/SPS",
+    "global_step", "charts/epoch", KL, "losses/errors", "losses/discriminator", FRECHET, RECON, REAL,
+    "eval/judge_accuracy", SHARP, SHARP_RECON, ERROR, "charts/SPS",
 ]  # fmt: skip
 RUNS = {  # row: data, errors
     "vaegan-mnist-vae": ("MNIST", "VAE, errors of pixels"),
@@ -17,14 +17,9 @@ RUNS = {  # row: data, errors
     "vaegan-cifar10-vae": ("CIFAR-10", "VAE, errors of pixels"),
     "vaegan-cifar10-vae-gan": ("CIFAR-10", "VAE/GAN"),
 }
-WORDS = {
-    "reconstructions.png": "Test images, and below each its reconstruction",
-    "samples.png": "Samples: decoded codes from N(0, I)",
-}
+WORDS = "test images, below each its reconstruction; then samples, decoded codes from N(0, I)"
 PICTURES = {
-    f"{row}-{file}": (row, file, f"{words} ({data}, {label})")
-    for file, words in WORDS.items()
-    for row, (data, label) in RUNS.items()
+    f"{row}-samples.png": (row, "samples.png", f"{data}, {label}: {WORDS}") for row, (data, label) in RUNS.items()
 }
 OLD = (
     "It updated the discriminator before it computed the features. Its Frechet distances are left out: the classifier "
