@@ -1,13 +1,11 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "matplotlib", "numpy", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb",
-# ]
+# dependencies = ["matplotlib", "pydantic>=2", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
 # ///
 """Reversible residual network: a classifier that recomputes its activations in the backward pass, from the output.
 
     python gen/revnet.py
-    python gen/revnet.py --dataset cifar10 --augment --batch-size 100 --updates 80000
+    python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 80000 --log-every 500
 
 A residual network stores every layer's activations for the backward pass, so its memory grows with depth. Here the
 channels are split into two halves, each changed by a function of the other:
@@ -16,15 +14,14 @@ channels are split into two halves, each changed by a function of the other:
     y2 = x2 + G(y1)        x1 = y1 - F(x2)
 
 The right side inverts the left one for any F and G. So any number of blocks in a row stores its last output only, for
-the price of one more forward pass; a block that halves or widens the image is not reversible, and its input is stored.
-The sums are float32 also with --bf16: a sum in bfloat16 loses what the inverse needs. inversion.png shows how well the
-first blocks' input is recomputed; eval/inversion_error is the largest error anywhere in the network.
+the price of one more forward pass; of a block that halves the image, which is not reversible, the input is stored.
+inversion.png shows the first stage's input and what is recomputed, eval/inversion_error the largest error anywhere.
 
 Gomez, Ren, Urtasun & Grosse 2017, "The reversible residual network: backpropagation without storing activations"
 (arXiv 1707.04585), algorithm 1; sizes and training schedule of its code, renmengye/revnet-public: RevNet-38 is the
-default, RevNet-110 has --blocks 9 9 9 --filters 32 64 128.
-Differences: 1. Each F begins with batch normalization, also the first. 2. Images are standardized by channel. 3. The
-learning rate falls to a tenth after half of the updates and again after three quarters.
+default, RevNet-110 has --blocks 9 --channels 16 32 64.
+Differences: 1. Each F begins with batch normalization, also the first. 2. Batches are drawn with replacement. 3. Weight
+decay is on all parameters.
 """
 
 import csv
@@ -33,19 +30,19 @@ import math
 import re
 import tarfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 
@@ -57,12 +54,8 @@ class Args:
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
-    torch_threads: PositiveInt = 1
-    """threads on the CPU; results differ in the last digits with their number"""
     cuda: bool = True
     """use a GPU if there is one"""
-    bf16: bool = False
-    """train in bfloat16 by autocast, but for the sums; accuracy is evaluated in float32"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -78,26 +71,20 @@ class Args:
     """scikit-learn's 8x8 digits enlarged to 28x28, or CIFAR-10, downloaded on first use"""
     data_dir: Path = Path("data")
     """where CIFAR-10 is kept"""
-    augment: bool = False
-    """shift images by up to 4 pixels and mirror half of them: for photographs, not for digits"""
     updates: PositiveInt = 90
     """gradient steps"""
-    batch_size: PositiveInt = 50
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 50
     """images per update"""
     learning_rate: PositiveFloat = 0.1
-    """learning rate of SGD with momentum 0.9"""
-    weight_decay: NonNegativeFloat = 2e-4
-    """weight decay of convolutions and of the last layer"""
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 3, 3)
+    """learning rate of SGD with momentum, a tenth after half of the updates and again after three quarters"""
+    blocks: Annotated[int, Field(ge=1, le=1000)] = 3
     """blocks of each stage, of four layers each"""
-    filters: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 64, 112)
-    """channels of each stage"""
+    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 32, 56)
+    """channels of either half in each stage, none fewer than before"""
     store_activations: bool = False
     """the same network with PyTorch's own backward pass, to compare"""
     log_every: PositiveInt = 30
     """updates per row of metrics.csv and per checkpoint"""
-    eval_images: PositiveInt = 10_000
-    """test images that a row evaluates"""
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -117,11 +104,12 @@ class Block(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
         self.f, self.g = residual(c_in, c_out, stride), residual(c_out, c_out, 1)
-        self.reversible, new = stride == 1 and c_in == c_out, c_out - c_in
+        new = c_out - c_in
         pad = nn.ConstantPad3d((0, 0, 0, 0, new // 2, new - new // 2), 0.0)  # zeros in the new channels
-        self.shortcut = nn.Identity() if self.reversible else nn.Sequential(nn.AvgPool2d(stride), pad)
+        self.shortcut = nn.Sequential(nn.AvgPool2d(stride), pad) if stride > 1 else nn.Identity()
 
-    def forward(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        x1, x2 = x
         y1 = self.shortcut(x1) + self.f(x2)
         return y1, self.shortcut(x2) + self.g(y1)
 
@@ -137,93 +125,82 @@ class Block(nn.Module):
             g = self.g(y1)
             x2 = (y2 - g).detach().requires_grad_()
             f = self.f(x2)
-            g.backward(dy2.to(g.dtype))
+            g.backward(dy2)
             dx1 = dy1 + y1.grad  # y1 is an output, and the input of G
-            f.backward(dx1.to(f.dtype))
+            f.backward(dx1)
             return ((y1 - f).detach(), x2.detach()), (dx1, dy2 + x2.grad)
-
-
-def forward_all(blocks: nn.ModuleList, halves: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """The halves after all blocks in a row."""
-    for block in blocks:
-        halves = block(*halves)
-    return halves
 
 
 @contextmanager
 def frozen_averages(module: nn.Module):
-    """Batch normalization by the batch's statistics that leaves the running averages alone."""
+    """Batch normalization that leaves its running averages alone: recomputing must not count a batch twice."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
     for norm in norms:
-        norm.track_running_stats = False
-    yield
-    for norm in norms:
-        norm.track_running_stats = True
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.momentum = 0.1
 
 
 class Recompute(torch.autograd.Function):
-    """forward_all(), storing for the backward pass only the output of reversible blocks, or the input of others."""
+    """Reversible blocks in a row, of which only the output is stored."""
 
     @staticmethod
-    def forward(ctx, blocks: nn.ModuleList, *x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y, device = forward_all(blocks, x), x[0].device.type
-        ctx.save_for_backward(*(y if blocks[0].reversible else x))
-        ctx.blocks = blocks
-        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    def forward(ctx, blocks: nn.Sequential, *x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.blocks, y = blocks, blocks(x)
+        ctx.save_for_backward(*y)
         return y
 
     @staticmethod
     def backward(ctx, *dy: torch.Tensor) -> tuple:
-        stored = ctx.saved_tensors
-        with torch.autocast(*ctx.autocast), frozen_averages(ctx.blocks):
-            if ctx.blocks[0].reversible:
-                for block in reversed(ctx.blocks):
-                    stored, dy = block.backward(stored, dy)
-                return None, *dy
-            x = [half.detach().requires_grad_() for half in stored]
-            with torch.enable_grad():
-                y = forward_all(ctx.blocks, x)
-            torch.autograd.backward(y, dy)
-            return None, *(half.grad for half in x)
+        y = ctx.saved_tensors
+        with frozen_averages(ctx.blocks):
+            for block in reversed(ctx.blocks):
+                y, dy = block.backward(y, dy)
+        return None, *dy
 
 
 class RevNet(nn.Module):
-    """Images [n, c, h, w] -> logits [n, 10]."""
+    """Images [n, c, h, w] with values 0 to 255 -> logits [n, 10]."""
 
-    def __init__(self, colours: int, blocks: tuple, filters: tuple, store_activations: bool = False):
+    def __init__(self, colours: int, blocks: int, channels: tuple[int, int, int], store_activations: bool = False):
         super().__init__()
-        self.store_activations, row = store_activations, []
-        self.stem = nn.Conv2d(colours, filters[0], 3, padding=1, bias=False)
-        for i, (before, after) in enumerate(pairwise((filters[0], *filters))):
-            row.append(Block(before // 2, after // 2, 2 if i else 1))
-            row += [Block(after // 2, after // 2, 1) for _ in range(blocks[i] - 1)]
-        groups = groupby(row, lambda block: block.reversible)  # neighbours that are all reversible, or all not
-        self.groups = nn.ModuleList(nn.ModuleList(group) for _, group in groups)
-        self.head = nn.Sequential(nn.BatchNorm2d(filters[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head.append(nn.Linear(filters[-1], 10))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.store_activations = store_activations
+        self.stem = nn.Conv2d(colours, 2 * channels[0], 3, padding=1, bias=False)
+        self.parts = nn.ModuleList([nn.Sequential(*(Block(channels[0], channels[0], 1) for _ in range(blocks)))])
+        for c_in, c_out in pairwise(channels):
+            self.parts.append(Block(c_in, c_out, stride=2))
+            self.parts.append(nn.Sequential(*(Block(c_out, c_out, 1) for _ in range(blocks - 1))))
+        self.head = nn.Sequential(nn.BatchNorm2d(2 * c_out), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head.append(nn.Linear(2 * c_out, 10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        halves = self.stem(x).to(x.dtype).chunk(2, dim=1)
-        for group in self.groups:
-            halves = forward_all(group, halves) if self.store_activations else Recompute.apply(group, *halves)
-        return self.head(torch.cat(halves, dim=1)).to(x.dtype)
+        halves = self.stem(x / 127.5 - 1).chunk(2, dim=1)
+        for part in self.parts:
+            if self.store_activations:
+                halves = part(halves)
+            elif isinstance(part, nn.Sequential):
+                halves = Recompute.apply(part, *halves)
+            else:
+                contexts = nullcontext(), frozen_averages(part)  # of the forward pass, and of the recomputed one
+                halves = checkpoint(part, halves, use_reentrant=False, context_fn=lambda c=contexts: c)
+        return self.head(torch.cat(halves, dim=1))
 
     @torch.no_grad()
-    def invert(self, x: torch.Tensor) -> list[list[torch.Tensor]]:
-        """Of each reversible group the input, the output, and the input recomputed from that."""
-        before, passes = self.stem(x).to(x.dtype).chunk(2, dim=1), []
+    def invert(self, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each row of reversible blocks the input [n, 2c, h, w], and the input recomputed from the output."""
+        halves, pairs = self.stem(x / 127.5 - 1).chunk(2, dim=1), []
         with frozen_averages(self):
-            for group in self.groups:
-                after = back = forward_all(group, before)
-                if group[0].reversible:
-                    for block in reversed(group):
+            for part in self.parts:
+                before, halves = halves, part(halves)
+                if isinstance(part, nn.Sequential):
+                    back = halves
+                    for block in reversed(part):
                         back = block.inverse(*back)
-                    passes.append([torch.cat(halves, dim=1) for halves in (before, after, back)])
-                before = after
-        return passes
+                    pairs.append((torch.cat(before, dim=1), torch.cat(back, dim=1)))
+        return pairs
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -232,54 +209,49 @@ CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a"
 
 
-def load_data(args: Args) -> tuple[torch.Tensor, ...]:
-    """Training images uint8 [n, c, h, w] and labels [n], then test images and labels."""
+def load_data(args: Args) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Images uint8 [n, c, h, w], labels [n], and how many of them, from the first on, are to train on."""
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        images = torch.from_numpy(digits.images * (255 / 16)).float().unsqueeze(1)
-        images, labels = F.interpolate(images, size=(28, 28), mode="bilinear").round().byte(), digits.target
-        return images[:1500], torch.from_numpy(labels[:1500]), images[1500:], torch.from_numpy(labels[1500:])
-    path = args.data_dir / CIFAR10_URL.split("/")[-1]
+        images = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
+        images = F.interpolate(images, size=(28, 28), mode="bilinear").round().byte()
+        return images, torch.from_numpy(digits.target), 1500
+    path = args.data_dir / "cifar-10-binary.tar.gz"
     try:
         if not path.exists():
             args.data_dir.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(CIFAR10_URL, str(path), hash_prefix=CIFAR10_SHA256)
-        with tarfile.open(path) as tar:
-            files = {Path(file.name).stem: tar.extractfile(file).read() for file in tar if file.name.endswith(".bin")}
-        splits = []
-        for part in (b"".join(files[f"data_batch_{i}"] for i in range(1, 6)), files["test_batch"]):
-            rows = torch.from_numpy(np.frombuffer(part, np.uint8).reshape(-1, 3073).copy())
-            splits += [rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].long()]
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, tarfile.TarError) as error:
-        raise UsageError(f"--dataset cifar10: {path}: {error}; remove it to download it again") from None
-    return tuple(splits)
+        with tarfile.open(path, "r:gz") as tar:  # data_batch_1.bin to data_batch_5.bin, test_batch.bin
+            files = [tar.extractfile(name).read() for name in sorted(tar.getnames()) if name.endswith(".bin")]
+        rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 3073)
+    except Exception as error:  # no connection, or a damaged or foreign file
+        raise UsageError(f"--data-dir: cannot read {path}, or download it from {CIFAR10_URL}: {error}") from None
+    return rows[:, 1:].unflatten(1, (3, 32, 32)), rows[:, 0].long(), 50_000
 
 
 def augmented(images: torch.Tensor) -> torch.Tensor:
-    """Images [n, c, h, w], each shifted by up to 4 pixels on black, half of them mirrored."""
+    """Photographs [n, c, h, w], each shifted by up to 4 pixels on black, half of them mirrored."""
     n, _, h, w = images.shape
-    rows = (torch.randint(9, (n, 1)) + torch.arange(h)).view(n, h, 1)
-    columns = (torch.randint(9, (n, 1)) + torch.arange(w)).view(n, 1, w)
-    shifted = F.pad(images, (4, 4, 4, 4))[torch.arange(n).view(n, 1, 1), :, rows, columns]  # [n, h, w, c]
-    shifted = shifted.permute(0, 3, 1, 2)
+    shifts = torch.randint(9, (n, 2)).tolist()
+    padded = zip(F.pad(images, (4, 4, 4, 4)), shifts, strict=True)
+    shifted = torch.stack([image[:, top : top + h, left : left + w] for image, (top, left) in padded])
     return torch.where(torch.rand(n, 1, 1, 1) < 0.5, shifted.flip(3), shifted)
 
 
 # --- training --------------------------------------------------------------------------------
 
 
-def save_inversion(images: torch.Tensor, before: torch.Tensor, after: torch.Tensor, back: torch.Tensor, path: Path):
-    """Eight images uint8, and a group's input, output and recomputed input for them (means over channels)."""
+def save_inversion(images: torch.Tensor, before: torch.Tensor, back: torch.Tensor, path: Path):
+    """Eight images [8, c, h, w], and a stage's input and recomputed input for them, as means over channels."""
     from matplotlib.figure import Figure
 
-    error = (before - back).abs().amax(dim=1)
-    rows = {"image": images.permute(0, 2, 3, 1), "input": before.mean(1), "output": after.mean(1)}
-    rows |= {"recomputed": back.mean(1), f"error to {error.max():.0e}": error}
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    for axes, (label, pictures) in zip(figure.subplots(len(rows)), rows.items(), strict=True):
-        axes.imshow(np.concatenate(pictures.cpu().numpy(), axis=1), cmap="gray" if label == "image" else "viridis")
+    error = (before - back).abs()
+    rows = {"image": images, "input": before, "recomputed": back, f"error to {error.max():.0e}": error}
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    for axes, (label, row) in zip(figure.subplots(4), rows.items(), strict=True):
+        axes.imshow(torch.cat([*row.float().mean(dim=1)], dim=1).cpu().numpy())  # side by side
         axes.set(xticks=[], yticks=[], ylabel=label)
     figure.savefig(path, dpi=100)
 
@@ -287,87 +259,62 @@ def save_inversion(images: torch.Tensor, before: torch.Tensor, after: torch.Tens
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(args.torch_threads)
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    if any(n % 2 for n in args.filters) or list(args.filters) != sorted(args.filters):
-        raise UsageError(f"--filters {args.filters}: must be even, none smaller than the one before")
-    images, labels, test_images, test_labels = load_data(args)
-    if args.batch_size > len(images):
-        raise UsageError(f"--batch-size {args.batch_size}: there are only {len(images)} training images")
-    pixels = images.transpose(0, 1).flatten(1).float() / 255
-    mean, std = pixels.mean(dim=1).view(-1, 1, 1), pixels.std(dim=1).view(-1, 1, 1)
-    test = ((test_images[: args.eval_images] / 255 - mean) / std).to(device)
-    test_labels = test_labels[: args.eval_images].to(device)
-    model = RevNet(images.shape[1], args.blocks, args.filters, args.store_activations).to(device)
-    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    rest = [parameter for parameter in model.parameters() if parameter.dim() == 1]
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": rest}]
-    optimizer = torch.optim.SGD(groups, lr=args.learning_rate, momentum=0.9)
+    images, labels, n = load_data(args)
+    test, test_labels = images[n:].to(device), labels[n:].to(device)
+    model = RevNet(images.shape[1], args.blocks, args.channels, args.store_activations).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=0.9, weight_decay=2e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [args.updates // 2, args.updates * 3 // 4], gamma=0.1)
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    checkpoint = {"step": 0, "rows": [], "order": torch.empty(0, dtype=torch.long)}
+    parts, rows = (model, optimizer, schedule), []
     if args.resume:
         try:
-            checkpoint = torch.load(args.resume / "checkpoint.pt", weights_only=True, map_location="cpu")
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-            torch.set_rng_state(checkpoint["rng"])
+            saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
+            for part, state in zip(parts, saved["states"], strict=True):
+                part.load_state_dict(state)
+            torch.set_rng_state(saved["rng"])
+            rows = saved["rows"]
         except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({error})") from None
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=args.bf16)
+            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
     run = Run(args, args.dataset)
-    for row in checkpoint["rows"]:
+    for row in rows:
         run.log(row)
 
-    order, losses, start = checkpoint["order"], [], time.perf_counter()
-    steps = range(checkpoint["step"] + 1, args.updates + 1)
-    for step in tqdm(steps, initial=checkpoint["step"], total=args.updates, unit="update", disable=None):
-        if len(order) < args.batch_size:
-            order = torch.randperm(len(images))
-        batch, order = order.tensor_split([args.batch_size])
-        x = augmented(images[batch]) if args.augment else images[batch]
-        x, y = ((x / 255 - mean) / std).to(device), labels[batch].to(device)
-        model.train()
-        with autocast:
-            logits = model(x)
-        loss = F.cross_entropy(logits, y)
+    losses, start, done = [], time.perf_counter(), rows[-1]["global_step"] // args.batch_size if rows else 0
+    for step in tqdm(range(done + 1, args.updates + 1), unit="update", disable=None):
+        idx = torch.randint(n, (args.batch_size,))
+        x = augmented(images[idx]) if args.dataset == "cifar10" else images[idx]
+        loss = F.cross_entropy(model(x.to(device)), labels[idx].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())
-        if step % args.log_every and step < args.updates:
-            continue
-        seconds = time.perf_counter() - start
-        with autocast:  # in training mode and precision, as the backward pass recomputes
-            error = max((before - back).abs().max().item() for before, _, back in model.invert(test[:100]))
-        model.eval()
-        with torch.no_grad():
-            logits = torch.cat([model(x) for x in test.split(500)])
-        row = {
-            "global_step": step * args.batch_size,
-            "charts/epoch": step * args.batch_size / len(images),
-            "losses/loss": torch.stack(losses).mean().item(),
-            "eval/loss": F.cross_entropy(logits, test_labels).item(),
-            "eval/accuracy": (logits.argmax(dim=1) == test_labels).float().mean().item(),
-            "eval/inversion_error": error,
-            "charts/SPS": len(losses) * args.batch_size / seconds,
-        }
-        run.log(row)
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"step": step, "rows": run.rows, "order": order, "rng": torch.get_rng_state()}
-        torch.save(state, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
-        losses, start = [], time.perf_counter()
+        if step % args.log_every == 0 or step == args.updates:
+            mean_loss, seconds = torch.stack(losses).mean().item(), time.perf_counter() - start
+            inverted = model.invert(test[:100])  # in training mode, as in the backward pass
+            model.eval()
+            with torch.no_grad():
+                predictions = torch.cat([model(x).argmax(dim=1) for x in test.split(500)])
+            model.train()
+            row = {
+                "global_step": step * args.batch_size,
+                "losses/loss": mean_loss,
+                "eval/accuracy": (predictions == test_labels).float().mean().item(),
+                "eval/inversion_error": max((before - back).abs().max().item() for before, back in inverted),
+                "charts/SPS": len(losses) * args.batch_size / seconds,
+            }
+            run.log(row)
+            saved = {"states": [part.state_dict() for part in parts], "rng": torch.get_rng_state(), "rows": run.rows}
+            torch.save(saved, run.dir / "checkpoint.tmp")
+            (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+            losses, start = [], time.perf_counter()
 
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
-    model.train()
-    with autocast:
-        first_stage = model.invert(test[:8])[0]
-    save_inversion(test_images[: len(test)][:8], *first_stage, run.dir / "inversion.png")
+    save_inversion(test[:8], *(x[:8] for x in inverted[0]), run.dir / "inversion.png")
     run.close("inversion.png")
-    print(f"test accuracy {row['eval/accuracy']:.2%}, inversion error {error:.0e}: {run.dir}")
+    print(f"test accuracy {row['eval/accuracy']:.2%}, inversion error {row['eval/inversion_error']:.0e}: {run.dir}")
     return row
 
 

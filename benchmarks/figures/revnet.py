@@ -9,10 +9,10 @@ from benchmarks.plot import Result, Results, number
 
 ACCURACY, ERROR = "eval/accuracy", "eval/inversion_error"
 MEMORY = ["blocks", "computed_mb", "stored_mb", "inversion_error"]  # of benchmarks/revnet_memory.py
-COLUMNS = ["global_step", "charts/epoch", "losses/loss", "eval/loss", ACCURACY, ERROR, "charts/SPS", *MEMORY]
+COLUMNS = ["global_step", "losses/loss", ACCURACY, ERROR, "charts/SPS", *MEMORY]
 WAYS = {"activations recomputed": "", "activations stored": "-stored"}
-BATCH = 100  # images of an update
-PICTURES = {"inversion.png": ("revnet-cifar10", "inversion.png", "features before, after, and recomputed")}
+BATCH, IMAGES = 100, 50_000  # images of an update, and of an epoch
+PICTURES = {"inversion.png": ("revnet-cifar10", "inversion.png", "features that enter, and recomputed")}
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
@@ -48,9 +48,13 @@ def cifar(results: Results, path: Path) -> str:
         for name in ("revnet-cifar10", "revnet-long"):
             for (way, suffix), line in zip(WAYS.items(), ("-", "--"), strict=True):
                 seeds = results.by_name.get(name + suffix, [])
-                plot.curves(axes, seeds, "charts/epoch", ACCURACY, way, linestyle=line)
+                plot.curves(axes, seeds, "global_step", ACCURACY, way, linestyle=line, scale=1 / IMAGES)
                 for seed in seeds:
-                    cells = [number(seed.final("charts/epoch")), plot.cpu([seed]), f"{seed.final(ACCURACY):.1%}"]
+                    cells = [
+                        number(seed.final("global_step") / IMAGES),
+                        plot.cpu([seed]),
+                        f"{seed.final(ACCURACY):.1%}",
+                    ]
                     rows.append([way, *cells, f"{seed.final('losses/loss'):.4f}", f"{seed.final(ERROR):.0e}"])
         line = float(published["accuracy_memcnn"]) / 100
         axes.axhline(line, color=plot.GREY, linestyle=":", label="MemCNN, 160 epochs")
