@@ -24,16 +24,16 @@ from gen.draw import DRAW, Args, load_images
 
 def train(model: DRAW, images: torch.Tensor, updates: int):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    total, start = torch.zeros(2), time.process_time()
+    total, start = torch.zeros(()), time.process_time()
     for step, idx in enumerate(torch.randperm(len(images)).split(128)[:updates], start=1):
         losses = model.losses(images[idx].bernoulli())
         optimizer.zero_grad()
         losses.sum(0).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5)
         optimizer.step()
-        total += losses.detach().mean(1) / 20
+        total += losses.detach().sum(0).mean() / 20
         if step % 20 == 0:
-            row = {"global_step": step * 128, "losses/loss": total.sum().item(), "losses/kl": total[1].item()}
+            row = {"global_step": step * 128, "losses/loss": total.item()}
             yield row | {"time/elapsed": time.process_time() - start}
             total.zero_()
 

@@ -5,19 +5,17 @@
 """DRAW: a variational autoencoder with recurrent encoder and decoder that draws an image in T steps.
 
     python gen/draw.py
-    python gen/draw.py --dataset mnist --epochs 12 --bf16
+    python gen/draw.py --dataset mnist --epochs 12
     python gen/draw.py --dataset mnist --epochs 12 --no-attention
 
 At each step the encoder reads a patch of the image and of the error so far and sends the decoder a latent code z_t; the
 decoder adds a patch to the canvas. A patch is a grid of N x N Gaussian filters. The decoder chooses its place, stride
-and width, and all of it is differentiable. Codes from the prior N(0, I) generate new images.
-
-The loss is a bound on -log p(x): cross-entropy of the last canvas plus the KL divergences of the codes of all steps.
-Pixels are binary; whether they are binarized once or for every batch anew changes the number (--binarize).
+and width, and all of it is differentiable. Codes from the prior N(0, I) generate new images. The loss is a bound on
+-log p(x): cross-entropy of the last canvas plus the KL divergences of the codes of all steps. drawing.png reproduces
+the post's figure of the attention patches.
 
 Gregor et al. 2015, "DRAW: a recurrent neural network for image generation" (arXiv 1502.04623), equations 1 to 29.
-Frans 2016, "What is DRAW" (https://kvfrans.com/what-is-draw-deep-recurrent-attentive-writer/): drawing.png reproduces
-its figure of the attention patches.
+Frans 2016, "What is DRAW" (https://kvfrans.com/what-is-draw-deep-recurrent-attentive-writer/).
 Differences from the paper: 1. The canvas starts at the mean image and the filters overlap at first, see `attention`;
 from zeros, learning takes a thousand updates to start. 2. The learning rate falls linearly to 0. 3. By default it takes
 T = 10 steps and reads 5 x 5 filters (paper: 64, 2 x 2). 4. --binarize static is not Larochelle's set of binary images.
@@ -31,7 +29,7 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -51,8 +49,6 @@ class Args:
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
-    bf16: bool = False
-    """train in bfloat16 by autocast"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -93,27 +89,18 @@ class Args:
 # --- the model -------------------------------------------------------------------------------
 
 
-class Grid(NamedTuple):
-    """N x N Gaussian filters on each of n square images."""
-
-    F_x: torch.Tensor  # [n, 1, N, size], rows sum to 1
-    F_y: torch.Tensor  # [n, 1, N, size]
-    gamma: torch.Tensor  # intensity [n, 1, 1, 1]
-    centre: torch.Tensor  # g_X, g_Y in pixels, counted from 1 [n, 2]
-    stride: torch.Tensor  # delta, pixels from filter to filter [n]
-
-
-def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> Grid:
-    """The grid that five numbers per image [n, 5] stand for."""
-    centre, log_variance, log_stride, log_gamma = parameters.float().split([2, 1, 1, 1], dim=1)
+def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> tuple[torch.Tensor, ...]:
+    """The N x N Gaussian filters that five numbers per image [n, 5] stand for: F_x and F_y [n, 1, N, size], whose rows
+    sum to 1, the intensity gamma [n, 1, 1, 1], and the filters' places along x and y in pixels from 1 on [n, 2, N]."""
+    centre, log_variance, log_stride, log_gamma = parameters.split([2, 1, 1, 1], dim=1)
     centre = (size + 1) / 2 * (centre + 1)  # (22) (23)
     stride = (size - 1) / (num_filters - 1) * log_stride.exp()  # (24)
     steps = torch.arange(1, num_filters + 1, device=parameters.device) - num_filters / 2 - 0.5
-    means = centre.unsqueeze(2) + steps * stride.unsqueeze(2)  # (19) (20): mu_X and mu_Y [n, 2, N]
+    means = centre.unsqueeze(2) + steps * stride.unsqueeze(2)  # (19) (20)
     pixels = torch.arange(1, size + 1, device=parameters.device)
     exponents = -((pixels - means.unsqueeze(3)) ** 2) / (2 * log_variance.exp()).view(-1, 1, 1, 1)
     F_x, F_y = exponents.softmax(dim=3).split(1, dim=1)  # (25) (26): Z makes rows sum to 1
-    return Grid(F_x, F_y, log_gamma.exp().view(-1, 1, 1, 1), centre, stride.squeeze(1))
+    return F_x, F_y, log_gamma.exp().view(-1, 1, 1, 1), means
 
 
 def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Linear:
@@ -123,18 +110,8 @@ def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Line
     layer, spread = nn.Linear(hidden, 5), 0.5 if num_filters == 2 else 0.75
     stride = spread * (size - 1) / (num_filters - 1)
     gamma = stride**-2 if writes else 1.0  # what is written is spread over stride^2 pixels
-    with torch.no_grad():
-        layer.bias.copy_(torch.tensor([0, 0, 2 * math.log(stride / 2), math.log(spread), math.log(gamma)]))
+    layer.bias.data = torch.tensor([0, 0, 2 * math.log(stride / 2), math.log(spread), math.log(gamma)])
     return layer
-
-
-class Drawing(NamedTuple):
-    """What happened at each of the T steps."""
-
-    canvases: list[torch.Tensor]  # logits [n, 1, size, size]
-    kl: list[torch.Tensor]  # KL(q(z_t | ...) || N(0, I)) [n]; no entries for images from the prior
-    reads: list[Grid | None]  # None without attention, and for images from the prior
-    writes: list[Grid | None]
 
 
 class DRAW(nn.Module):
@@ -151,42 +128,43 @@ class DRAW(nn.Module):
         self.posterior = nn.Linear(hidden, 2 * args.latent_dim)
         self.decoder = nn.LSTMCell(args.latent_dim, hidden)
         self.stroke = nn.Linear(hidden, write_pixels)
-        self.canvas = nn.Parameter(mean.clamp(0.001, 0.999).logit())  # the states before the first step are learned
+        self.canvas = nn.Parameter(mean.logit(0.001))  # the states before the first step are learned
         self.h_enc, self.h_dec = nn.Parameter(torch.zeros(hidden)), nn.Parameter(torch.zeros(hidden))
 
-    def forward(self, n: int, x: torch.Tensor | None = None, rng: torch.Generator | None = None) -> Drawing:
-        """Draw x [n, 1, size, size] again with codes from q(z|x), or n new images with codes from the prior."""
-        args, drawing, reads, writes = self.args, Drawing([], [], [], []), None, None
+    def forward(self, n: int, x: torch.Tensor | None = None) -> tuple[list, ...]:
+        """Draw x [n, 1, size, size] again with codes from q(z|x), or n new images with codes from the prior. For each
+        step: canvas, logits [n, 1, size, size]; KL(q(z_t | ...) || N(0, I)) [n], of x only; places of the filters that
+        read and that write [n, 2, N], if there are any."""
+        args, canvases, kl, reads, writes = self.args, [], [], [], []
         canvas, h_enc, h_dec = (start.expand(n, *start.shape) for start in (self.canvas, self.h_enc, self.h_dec))
         cell_enc, cell_dec = torch.zeros_like(h_enc), torch.zeros_like(h_dec)
         for _ in range(args.num_steps):
-            z = torch.randn(n, args.latent_dim, generator=rng, device=canvas.device)
+            z = torch.randn(n, args.latent_dim, device=canvas.device)
             if x is not None:
                 glimpse = torch.cat([x, x - canvas.sigmoid()], 1)  # (3)
                 if args.attention:
-                    reads = filterbank(self.read_attention(h_dec), args.read_size, self.size)
-                    glimpse = reads.gamma * (reads.F_y @ glimpse @ reads.F_x.mT)  # (4) (27)
+                    F_x, F_y, gamma, means = filterbank(self.read_attention(h_dec), args.read_size, self.size)
+                    glimpse = gamma * (F_y @ glimpse @ F_x.mT)  # (4) (27)
+                    reads.append(means)
                 h_enc, cell_enc = self.encoder(torch.cat([glimpse.flatten(1), h_dec], 1), (h_enc, cell_enc))  # (5)
-                mu, log_sigma = self.posterior(h_enc).float().chunk(2, 1)  # (1) (2)
-                drawing.kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
+                mu, log_sigma = self.posterior(h_enc).chunk(2, 1)  # (1) (2)
+                kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
                 z = mu + log_sigma.exp() * z  # (6)
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
-            stroke = self.stroke(h_dec).float()  # (28)
+            stroke = self.stroke(h_dec)  # (28)
             if args.attention:
-                writes = filterbank(self.write_attention(h_dec), args.write_size, self.size)
-                patch = stroke.view(n, 1, args.write_size, args.write_size)
-                stroke = (writes.F_y.mT @ patch @ writes.F_x) / writes.gamma  # (29)
+                F_x, F_y, gamma, means = filterbank(self.write_attention(h_dec), args.write_size, self.size)
+                stroke = (F_y.mT @ stroke.view(n, 1, args.write_size, -1) @ F_x) / gamma  # (29)
+                writes.append(means)
             canvas = canvas + stroke.view_as(canvas)  # (8)
-            drawing.canvases.append(canvas)
-            drawing.reads.append(reads)
-            drawing.writes.append(writes)
-        return drawing
+            canvases.append(canvas)
+        return canvases, kl, reads, writes
 
-    def losses(self, x: torch.Tensor, rng: torch.Generator | None = None) -> torch.Tensor:
+    def losses(self, x: torch.Tensor) -> torch.Tensor:
         """Cross-entropy (9) and KL divergence (11) in nats, summed over pixels, latents and steps: [2, n]."""
-        drawing = self(len(x), x, rng)
-        recon = F.binary_cross_entropy_with_logits(drawing.canvases[-1], x, reduction="none").flatten(1).sum(1)
-        return torch.stack([recon, torch.stack(drawing.kl).sum(0)])
+        canvases, kl, _, _ = self(len(x), x)
+        recon = F.binary_cross_entropy_with_logits(canvases[-1], x, reduction="none").flatten(1).sum(1)
+        return torch.stack([recon, torch.stack(kl).sum(0)])
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -220,24 +198,22 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def save_drawing(model: DRAW, images: torch.Tensor, rng: torch.Generator, path: Path):
-    """At most ten steps from left to right: canvases of four images [4, 1, size, size] and of four from the prior, with
-    frames around what is read (orange) and written (green)."""
+def save_drawing(model: DRAW, images: torch.Tensor, path: Path):
+    """Steps from left to right: canvases of four images [4, 1, size, size] and of four from the prior, with frames
+    around what is read (orange) and written (green)."""
     from PIL import Image, ImageDraw
 
-    num_steps, side = model.args.num_steps, 3 * model.size
-    steps = range(num_steps)[:: -math.ceil(num_steps / 10)][::-1]
-    picture = Image.new("RGB", (len(steps) * (side + 3), 8 * (side + 3)), "grey")
-    for top, drawing in ((0, model(4, images, rng)), (4, model(4, rng=rng))):
-        for column, t in enumerate(steps):
-            for i, pixels in enumerate((drawing.canvases[t].squeeze(1).sigmoid() * 255).byte().cpu().numpy()):
+    side = 3 * model.size
+    picture = Image.new("RGB", (model.args.num_steps * (side + 3), 8 * (side + 3)), "grey")
+    for top, (canvases, _, reads, writes) in ((0, model(4, images)), (4, model(4))):
+        for t, canvas in enumerate(canvases):
+            for i, pixels in enumerate((canvas.squeeze(1).sigmoid() * 255).byte().cpu().numpy()):
                 tile = Image.fromarray(pixels).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
-                for grid, color in ((drawing.reads[t], "orange"), (drawing.writes[t], "lime")):
-                    if grid is not None:
-                        x, y = (3 * (grid.centre[i] - 0.5)).tolist()
-                        half = 1.5 * grid.stride[i].item() * (grid.F_x.shape[2] - 1)
-                        ImageDraw.Draw(tile).rectangle((x - half, y - half, x + half, y + half), outline=color)
-                picture.paste(tile, (column * (side + 3), (top + i) * (side + 3)))
+                for means, color in ((reads, "orange"), (writes, "lime")):
+                    if means:
+                        (left, right), (upper, lower) = (3 * (means[t][i, :, [0, -1]] - 0.5)).tolist()
+                        ImageDraw.Draw(tile).rectangle((left, upper, right, lower), outline=color)
+                picture.paste(tile, (t * (side + 3), (top + i) * (side + 3)))
     picture.save(path)
 
 
@@ -249,10 +225,9 @@ def train(args: Args) -> dict:
     images, test = (x.to(device) for x in load_images(args))  # your own: [n, 1, size, size] in [0, 1]
     model = DRAW(args, images.mean(0)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    eval_rng = torch.Generator(device).manual_seed(0)  # evaluating does not change the training
-    test = test.bernoulli(generator=eval_rng)
+    test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # the same pixels for every seed
     if args.binarize == "static":
-        images = images.bernoulli(generator=eval_rng)
+        images = images.bernoulli(generator=torch.Generator(device).manual_seed(0))
     rows = []
     if args.resume:
         try:
@@ -268,41 +243,37 @@ def train(args: Args) -> dict:
     for row in rows:
         run.log(row)
 
-    for epoch in tqdm(range(len(rows) + 1, args.epochs + 1), unit="epoch", disable=None):
-        sums, start = torch.zeros(2, device=device), time.perf_counter()
+    for epoch in tqdm(range(len(rows), args.epochs), unit="epoch", disable=None):
+        loss_sum, start = torch.zeros((), device=device), time.perf_counter()
         for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
             x = images[idx.to(device)]
             if args.binarize == "dynamic":
                 x = x.bernoulli()
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch - 1 + update / updates) / args.epochs)
-            with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                losses = model.losses(x)
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch + update / updates) / args.epochs)
+            loss = model.losses(x).sum(0).mean()
             optimizer.zero_grad()
-            losses.sum(0).mean().backward()
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
-            sums += losses.detach().sum(1)
-        (recon, kl), seconds = (sums / len(images)).tolist(), time.perf_counter() - start
+            loss_sum += loss.detach() * len(x)
+        seconds = time.perf_counter() - start  # of training alone
         with torch.no_grad():
-            eval_rng.manual_seed(0)  # the same noise in every epoch
-            test_recon, test_kl = torch.cat([model.losses(x, eval_rng) for x in test.split(500)], 1).mean(1).tolist()
+            recon, kl = torch.cat([model.losses(x) for x in test.split(500)], 1).mean(1).tolist()
         row = {
-            "global_step": epoch * len(images),
-            "charts/epoch": epoch,
-            "losses/loss": recon + kl,
-            "losses/kl": kl,
-            "eval/loss": test_recon + test_kl,
-            "eval/kl": test_kl,
+            "global_step": (epoch + 1) * len(images),
+            "losses/loss": loss_sum.item() / len(images),
+            "eval/loss": recon + kl,
+            "eval/kl": kl,
             "charts/SPS": len(images) / seconds,
         }
         run.log(row)
         checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": run.rows}
         checkpoint["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
         torch.save(checkpoint, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")
+        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old one or the new one
 
     torch.save({"model": model.state_dict()}, run.dir / "model.pt")
-    save_drawing(model, test[:4], eval_rng, run.dir / "drawing.png")
+    save_drawing(model, test[:4], run.dir / "drawing.png")
     run.close("drawing.png")
     print(f"test -log p(x) <= {row['eval/loss']:.2f} nats (KL {row['eval/kl']:.2f}), {args.epochs} epochs: {run.dir}")
     return row

@@ -35,33 +35,33 @@ def rows(folder):
 @pytest.mark.parametrize("n", [2, 5])
 def test_filters_are_those_of_the_equations(n):
     size, p = 6, torch.tensor([0.3, -0.2, -0.4, -0.7, 0.5])
-    grid = filterbank(p[None], n, size)
+    F_x, F_y, gamma, means = filterbank(p[None], n, size)
     g_x, g_y, delta = 3.5 * 1.3, 3.5 * 0.8, 5 / (n - 1) * math.exp(-0.7)  # equations 22 to 24 by hand
-    for F, g in ((grid.F_x, g_x), (grid.F_y, g_y)):
+    for F, places, g in ((F_x, means[0, 0], g_x), (F_y, means[0, 1], g_y)):
         for i in range(1, n + 1):
             mu = g + (i - n / 2 - 0.5) * delta
             row = [math.exp(-((a - mu) ** 2) / (2 * math.exp(-0.4))) for a in range(1, size + 1)]
             assert F[0, 0, i - 1].tolist() == pytest.approx([v / sum(row) for v in row], rel=1e-4)
-    assert grid.centre[0].tolist() == pytest.approx([g_x, g_y]) and grid.stride.item() == pytest.approx(delta)
-    assert grid.gamma.item() == pytest.approx(math.exp(0.5))
+            assert places[i - 1].item() == pytest.approx(mu, rel=1e-5)
+    assert gamma.item() == pytest.approx(math.exp(0.5))
 
 
 def test_filters_far_outside_the_image_are_finite():
-    grid = filterbank(torch.tensor([[50.0, -50.0, -20.0, 3.0, 0.0]]), 5, 28)
-    assert torch.allclose(grid.F_x.sum(3), torch.ones(1, 1, 5)) and grid.F_y.isfinite().all()
+    F_x, F_y, _, _ = filterbank(torch.tensor([[50.0, -50.0, -20.0, 3.0, 0.0]]), 5, 28)
+    assert torch.allclose(F_x.sum(3), torch.ones(1, 1, 5)) and F_y.isfinite().all()
 
 
 @pytest.mark.parametrize("n", [2, 5])
 def test_at_first_filters_overlap_in_the_middle_and_write_as_bright_as_the_patch(n):
     layer = attention(4, n, 28, writes=True)
-    grid = filterbank(layer(torch.zeros(1, 4)), n, 28)
-    assert grid.centre.tolist() == [[14.5, 14.5]]
-    assert grid.stride.item() * (n - 1) == pytest.approx(27 * (0.5 if n == 2 else 0.75))
-    assert layer.bias[2].exp().item() ** 0.5 == pytest.approx(grid.stride.item() / 2)  # the filters' sigma
-    painted = (grid.F_y.mT @ torch.ones(n, n) @ grid.F_x / grid.gamma)[0, 0]
+    F_x, F_y, gamma, means = filterbank(layer(torch.zeros(1, 4)), n, 28)
+    assert means.mean(2).tolist() == [[14.5, 14.5]]
+    assert (means[0, :, -1] - means[0, :, 0]).tolist() == pytest.approx(2 * [27 * (0.5 if n == 2 else 0.75)])
+    stride = means[0, 0, 1] - means[0, 0, 0]
+    assert layer.bias[2].exp().item() ** 0.5 == pytest.approx(stride.item() / 2)  # the filters' sigma
+    painted = (F_y.mT @ torch.ones(n, n) @ F_x / gamma)[0, 0]
     assert 0.9 < painted[13, 13].item() < 1.3 and painted.min() >= 0
-    reading = filterbank(attention(4, n, 28, writes=False)(torch.zeros(1, 4)), n, 28)
-    assert reading.gamma.item() == 1
+    assert filterbank(attention(4, n, 28, writes=False)(torch.zeros(1, 4)), n, 28)[2].item() == 1
 
 
 def test_model_and_gradient_are_those_of_plain_code():
@@ -112,10 +112,12 @@ def test_codes_from_the_prior_are_drawn_by_the_same_decoder(with_attention):
     drawings = []
     for given in (x, None):
         torch.manual_seed(4)
-        drawings.append(model(5, given))
-    assert torch.equal(torch.stack(drawings[0].canvases), torch.stack(drawings[1].canvases))
-    assert torch.stack(drawings[0].kl).abs().max() == 0 and not drawings[1].kl
-    steps = torch.stack(drawings[1].canvases)
+        canvases, kl, reads, writes = model(5, given)
+        drawings.append(torch.stack(canvases))
+        assert len(reads) == 3 * (with_attention and given is x) and len(writes) == 3 * with_attention
+        assert torch.stack(kl).abs().max() == 0 if given is x else not kl
+    assert torch.equal(*drawings)
+    steps = drawings[1]
     assert (steps.diff(dim=0).flatten(2).std(1) > 0).any()  # every image and step has noise of its own
 
 
@@ -123,17 +125,7 @@ def test_codes_from_the_prior_are_drawn_by_the_same_decoder(with_attention):
 def test_an_update_mixes_no_devices(with_attention):
     model = make(attention=with_attention)[0].to("meta")  # a tensor that is made on the CPU raises here
     model.losses(torch.ones(5, 1, 7, 7, device="meta")).sum().backward()
-    assert len(model(2).canvases) == 3
-
-
-def test_bfloat16_gives_nearly_the_same_loss():
-    model, x = make()
-    torch.manual_seed(1)
-    exact = model.losses(x)
-    torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = model.losses(x)
-    assert rough.dtype == torch.float32 and torch.allclose(exact, rough, rtol=0.1, atol=1)
+    assert len(model(2)[0]) == 3
 
 
 def test_frames_are_drawn_where_the_filters_are(tmp_path):
@@ -142,9 +134,11 @@ def test_frames_are_drawn_where_the_filters_are(tmp_path):
         layer.weight.data.zero_()
     model.read_attention.bias.data[0] = 0.5  # 7.25 pixels to the right of the middle, 14
     model.read_attention.bias.data[3] -= math.log(2)
-    save_drawing(model, images, torch.Generator().manual_seed(3), tmp_path / "drawing.png")
+    torch.manual_seed(3)
+    save_drawing(model, images, tmp_path / "drawing.png")
     tiles = np.asarray(Image.open(tmp_path / "drawing.png")).reshape(8, 87, 3, 87, 3).swapaxes(1, 2)[:, :, :84, :84]
-    canvas = model(4, images, torch.Generator().manual_seed(3)).canvases[2][1, 0].sigmoid().repeat_interleave(3, 1)
+    torch.manual_seed(3)
+    canvas = model(4, images)[0][2][1, 0].sigmoid().repeat_interleave(3, 1)
     assert np.abs(tiles[1, 2, ::3, :, 0][-1] / 255.0 - canvas[-1].detach().numpy()).max() < 0.01
     for color, rows, left, right in (((0, 255, 0), 8, 3.875, 24.125), ((255, 165, 0), 4, 16.1875, 26.3125)):
         framed = (tiles == color).all(-1)[:rows]
@@ -192,7 +186,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, flags)
     log = Run.log
 
     def killed(self, row):
-        if row["charts/epoch"] == 3:
+        if row["global_step"] == 4500:
             raise KeyboardInterrupt
         log(self, row)
 
@@ -208,17 +202,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, flags)
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_seed_noise_binarization_clipping_and_learning_rate(tmp_path, monkeypatch):
-    seen, evaluated, noise, rates, norms = [], [], [], [], []
+def test_seed_binarization_clipping_and_learning_rate(tmp_path, monkeypatch):
+    seen, evaluated, rates, norms = [], [], [], []
     losses, step = DRAW.losses, torch.optim.Adam.step
 
-    def spy_losses(self, x, rng=None):
-        if torch.is_grad_enabled():
-            seen.append(x)
-        else:
-            evaluated.append(x)
-            noise.append(rng.get_state())
-        return losses(self, x, rng) * (10 if len(seen) % 2 else 1)  # every other gradient has to be clipped
+    def spy_losses(self, x):
+        (seen if torch.is_grad_enabled() else evaluated).append(x)
+        return losses(self, x) * (10 if len(seen) % 2 else 1)  # every other gradient has to be clipped
 
     def spy_step(self, *args):
         rates.append(self.param_groups[0]["lr"])
@@ -235,7 +225,7 @@ def test_seed_noise_binarization_clipping_and_learning_rate(tmp_path, monkeypatc
         assert set(torch.cat(seen).unique().tolist()) == {0, 1}
         first, second = (torch.cat(seen[i : i + 2]).flatten(1).sum(1).sort()[0] for i in (0, 2))
         assert torch.equal(first, second) == (binarize == "static")
-        assert torch.equal(evaluated[0], evaluated[1]) and torch.equal(noise[0], noise[-1])
+        assert torch.equal(evaluated[0], evaluated[1])
         tests.append(evaluated[0])
     assert torch.equal(tests[0], tests[2])  # the same test pixels for every seed
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")

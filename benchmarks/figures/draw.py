@@ -9,8 +9,8 @@ import torch
 from benchmarks import plot
 from benchmarks.plot import Result, Results
 
-LOSS, KL, EPOCH = "eval/loss", "eval/kl", "charts/epoch"
-COLUMNS = ["global_step", EPOCH, "losses/loss", "losses/kl", LOSS, KL, "time/elapsed"]
+LOSS, KL = "eval/loss", "eval/kl"
+COLUMNS = ["global_step", "losses/loss", LOSS, KL, "time/elapsed"]
 MNIST = {  # row of benchmark.sh: attention, T, binarization
     "draw-mnist-attention": ("yes", "10", "dynamic"),
     "draw-mnist-whole": ("no", "10", "dynamic"),
@@ -57,7 +57,7 @@ def load_model(folder: Path, run: str, module) -> tuple:
 @torch.no_grad()
 def steps_figure(model, images: torch.Tensor, path: Path):
     """Width and centre of the patches and nats told at each step: mean and standard deviation over images."""
-    drawing = model(len(images), images)
+    _, told, reads, writes = model(len(images), images)
 
     def line(axes, values: torch.Tensor, label: str | None, color: str, style: str = "-"):
         mean, std, x = values.mean(1).numpy(), values.std(1).numpy(), np.arange(1, len(values) + 1)
@@ -65,13 +65,13 @@ def steps_figure(model, images: torch.Tensor, path: Path):
         axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
 
     with plot.figure(path, columns=3, size=(12, 3.6)) as (width, centre, kl):
-        for grids, name, color in ((drawing.reads, "read", plot.ORANGE), (drawing.writes, "written", plot.GREEN)):
-            if grids[0] is not None:
-                line(width, torch.stack([(grid.F_x.shape[-2] - 1) * grid.stride for grid in grids]), name, color)
-                centres = torch.stack([grid.centre for grid in grids])
-                line(centre, centres[:, :, 0], f"{name}, x", color)
-                line(centre, centres[:, :, 1], f"{name}, y", color, "--")
-        line(kl, torch.stack(drawing.kl), None, plot.BLUE)
+        for places, name, color in ((reads, "read", plot.ORANGE), (writes, "written", plot.GREEN)):
+            if places:
+                x, y = torch.stack(places).unbind(2)  # of the filters [T, n, N]
+                line(width, x[..., -1] - x[..., 0], name, color)
+                line(centre, x.mean(2), f"{name}, x", color)
+                line(centre, y.mean(2), f"{name}, y", color, "--")
+        line(kl, torch.stack(told), None, plot.BLUE)
         for axes, label in ((width, "patch's width (pixels)"), (centre, "patch's centre (pixels)"), (kl, "KL (nats)")):
             axes.set(xlabel="step", ylabel=label)
 
@@ -85,7 +85,8 @@ def bound(results: Results, path: Path) -> str:
     published = []
     with plot.figure(path, size=(6.5, 4.2)) as (axes,):
         for (_, attention, steps, pixels), seeds in ours.items():
-            plot.curves(axes, seeds, EPOCH, LOSS, f"T = {steps}, attention: {attention}, {pixels} pixels")
+            label = f"T = {steps}, attention: {attention}, {pixels} pixels"
+            plot.curves(axes, seeds, "global_step", LOSS, label, scale=1 / 60_000)
         for row in plot.published("draw"):
             cells = [row[key] for key in ("attention", "steps", "binarization", "epochs", "bound")]
             published.append([row["model"], *(cell or "not stated" for cell in cells), "-", "-"])
@@ -94,7 +95,7 @@ def bound(results: Results, path: Path) -> str:
             axes.text(0.99, float(row["bound"]), words, transform=axes.get_yaxis_transform(), ha="right", fontsize=7)
         axes.set(xlabel="epochs", ylabel="bound on -log p(x), test (nats)", ylim=(78, 150), title="Binarized MNIST")
     columns = {
-        "epochs": plot.column(EPOCH, ".0f"),
+        "epochs": plot.column("global_step", ".0f", 1 / 60_000),
         "test bound (nats)": plot.column(LOSS, ".2f"),
         "of it KL": plot.column(KL, ".2f"),
         "CPU seconds": plot.cpu,
