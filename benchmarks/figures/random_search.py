@@ -18,16 +18,12 @@ COLUMNS = ["global_step", SHARE, "charts/episodes_per_trial", STEPS, "charts/SPS
 def trials(seeds: list[Result]) -> int:
     """Number of independent trials of runs, from their commands."""
     found = [re.search(r"--num-runs (\d+)", seed.command) for seed in seeds]
-    default = 60 if "wide_cartpole" in seeds[0].command else 10_000
-    return sum(int(match[1]) if match else default for match in found)
+    return sum(int(match[1]) if match else 10_000 for match in found)
 
 
 def share_within(seeds: list[Result], episodes) -> np.ndarray:
     """Fraction of the trials solved within so many episodes, mean over the seeds."""
-    # the longer files counted episodes in a column of their own
-    columns = ["charts/episode" if "charts/episode" in seed.columns else "global_step" for seed in seeds]
-    inside = [np.interp(episodes, seed[x], seed[SHARE], left=0) for seed, x in zip(seeds, columns, strict=True)]
-    return np.mean(inside, axis=0)
+    return np.mean([np.interp(episodes, seed["global_step"], seed[SHARE], left=0) for seed in seeds], axis=0)
 
 
 def episodes_to_solve(seeds: list[Result]) -> tuple[float, float, float]:
