@@ -65,8 +65,6 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["photos", "cifar10"] = "photos"
     """32x32 patches of scikit-learn's two photographs, or CIFAR-10, downloaded on first use"""
@@ -83,7 +81,7 @@ class Args:
     blocks: Annotated[int, Field(ge=1, le=100)] = 2
     """residual blocks of each coupling's network"""
     log_every: PositiveInt = 40
-    """updates per row of metrics.csv and per checkpoint"""
+    """updates per row of metrics.csv"""
     eval_images: PositiveInt = 500
     """test images that a row evaluates"""
 
@@ -264,25 +262,13 @@ def train(args: Args) -> dict:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.updates)
-    parts, rows = (model, optimizer, anneal), []
-    if args.resume:
-        try:
-            saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
-            for part, state in zip(parts, saved["states"], strict=True):
-                part.load_state_dict(state)
-            torch.set_rng_state(saved["rng"])
-            rows = saved["rows"]
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
     if world_size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     net = nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
     run = Run(args, args.dataset) if rank == 0 else None
-    for row in rows if run else []:
-        run.log(row)
 
-    log_ps, start, done = [], time.perf_counter(), rows[-1]["global_step"] // args.batch_size if rows else 0
-    for step in tqdm(range(done + 1, args.updates + 1), unit="update", disable=None if run else True):
+    log_ps, start = [], time.perf_counter()
+    for step in tqdm(range(1, args.updates + 1), unit="update", disable=None if run else True):
         x = dequantize(images[torch.randint(len(images), (args.batch_size,))])
         x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)[rank::world_size].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
@@ -306,16 +292,13 @@ def train(args: Args) -> dict:
                 "charts/SPS": len(log_ps) * args.batch_size / seconds,
             }
             run.log(row)
-            saved = {"states": [part.state_dict() for part in parts], "rng": torch.get_rng_state(), "rows": run.rows}
-            torch.save(saved, run.dir / "checkpoint.tmp")
-            (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+            torch.save({"model": model.state_dict()}, run.dir / "model.pt")
             log_ps, start = [], time.perf_counter()
 
     if world_size > 1:
         dist.destroy_process_group()
     if not run:
         return {}
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     model.eval()
     with torch.no_grad():
         save_grid(model.decode(torch.randn(64, *model.latent_shape, device=device)), run.dir / "samples.png")

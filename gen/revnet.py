@@ -64,8 +64,6 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["digits", "cifar10"] = "digits"
     """scikit-learn's 8x8 digits enlarged to 28x28, or CIFAR-10, downloaded on first use"""
@@ -84,7 +82,7 @@ class Args:
     store_activations: bool = False
     """the same network with PyTorch's own backward pass, to compare"""
     log_every: PositiveInt = 30
-    """updates per row of metrics.csv and per checkpoint"""
+    """updates per row of metrics.csv"""
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -267,22 +265,9 @@ def train(args: Args) -> dict:
     model = RevNet(images.shape[1], args.blocks, args.channels, args.store_activations).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=0.9, weight_decay=2e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [args.updates // 2, args.updates * 3 // 4], gamma=0.1)
-    parts, rows = (model, optimizer, schedule), []
-    if args.resume:
-        try:
-            saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
-            for part, state in zip(parts, saved["states"], strict=True):
-                part.load_state_dict(state)
-            torch.set_rng_state(saved["rng"])
-            rows = saved["rows"]
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
-    run = Run(args, args.dataset)
-    for row in rows:
-        run.log(row)
+    run, losses, start = Run(args, args.dataset), [], time.perf_counter()
 
-    losses, start, done = [], time.perf_counter(), rows[-1]["global_step"] // args.batch_size if rows else 0
-    for step in tqdm(range(done + 1, args.updates + 1), unit="update", disable=None):
+    for step in tqdm(range(1, args.updates + 1), unit="update", disable=None):
         idx = torch.randint(n, (args.batch_size,))
         x = augmented(images[idx]) if args.dataset == "cifar10" else images[idx]
         loss = F.cross_entropy(model(x.to(device)), labels[idx].to(device))
@@ -306,12 +291,9 @@ def train(args: Args) -> dict:
                 "charts/SPS": len(losses) * args.batch_size / seconds,
             }
             run.log(row)
-            saved = {"states": [part.state_dict() for part in parts], "rng": torch.get_rng_state(), "rows": run.rows}
-            torch.save(saved, run.dir / "checkpoint.tmp")
-            (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old or the new one
+            torch.save({"model": model.state_dict()}, run.dir / "model.pt")
             losses, start = [], time.perf_counter()
 
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     save_inversion(test[:8], *(x[:8] for x in inverted[0]), run.dir / "inversion.png")
     run.close("inversion.png")
     print(f"test accuracy {row['eval/accuracy']:.2%}, inversion error {row['eval/inversion_error']:.0e}: {run.dir}")

@@ -113,7 +113,7 @@ def weights(folder):
 def test_learns_photographs_and_writes_its_folder(tmp_path):
     row = train(Args(run_dir=tmp_path / "run", **SMALL | {"updates": 40, "log_every": 40, "learning_rate": 5e-3}))
     assert row["eval/bits_per_dim"] < 7.6  # 8 bits are what uniform pixels take
-    files = {"args.json", "metrics.csv", "samples.png", "model.pt", "checkpoint.pt"}
+    files = {"args.json", "metrics.csv", "samples.png", "model.pt"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     model = RealNVP((3, 32, 32), SMALL["channels"], SMALL["blocks"])  # scored here, not read from the run's rows
     model.load_state_dict(weights(tmp_path / "run"))
@@ -126,24 +126,6 @@ def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, seed=seed, **SMALL))
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
-
-
-def test_resuming_changes_no_number(tmp_path, monkeypatch):
-    train(Args(run_dir=tmp_path / "whole", **SMALL))
-
-    def killed_in_the_second_row(run, row, log=realnvp.Run.log):
-        if row["global_step"] == 32:
-            raise KeyboardInterrupt
-        log(run, row)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(realnvp.Run, "log", killed_in_the_second_row)
-        with pytest.raises(KeyboardInterrupt):
-            train(Args(run_dir=tmp_path / "killed", **SMALL))
-    train(Args(run_dir=tmp_path / "resumed", resume=tmp_path / "killed", **SMALL))
-    assert rows(tmp_path / "resumed") == rows(tmp_path / "whole")
-    resumed = weights(tmp_path / "resumed")
-    assert all(torch.equal(x, resumed[name]) for name, x in weights(tmp_path / "whole").items())
 
 
 def work(rank: int, port: int, args: Args):
@@ -201,12 +183,9 @@ def test_cifar10_is_read_from_its_archive(tmp_path):
 
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"\x1f\x8b\x08\x00truncated")
-    torch.save({"states": []}, tmp_path / "checkpoint.pt")
     for args, complaint in (
         ({"dataset": "cifar10", "data_dir": tmp_path}, "cifar-10-binary.tar.gz"),
         ({"channels": 0}, "channels"),
-        ({"resume": tmp_path / "nowhere"}, "--resume"),
-        ({"resume": tmp_path}, "--resume"),
         ({"learning_rate": float("inf")}, "learning_rate"),
     ):
         with pytest.raises(ValueError, match=complaint):  # UsageError, or pydantic's ValidationError

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.revnet_memory import stored_bytes
-from gen import revnet
 from gen.revnet import Args, Block, RevNet, augmented, load_data, train
 
 SMALL = {"channels": (4, 8, 8), "blocks": 2, "updates": 6, "log_every": 2, "batch_size": 10}
@@ -133,7 +132,7 @@ def test_learns_digits_and_writes_its_folder(tmp_path):
     flags = SMALL | {"updates": 50, "batch_size": 30, "log_every": 50}
     row = train(Args(run_dir=tmp_path / "run", **flags))
     assert row["losses/loss"] < 2.29 and row["eval/accuracy"] > 0.13 and row["eval/inversion_error"] < 1e-3
-    files = {"args.json", "metrics.csv", "inversion.png", "model.pt", "checkpoint.pt"}
+    files = {"args.json", "metrics.csv", "inversion.png", "model.pt"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     model = RevNet(1, SMALL["blocks"], SMALL["channels"]).eval()  # scored here, not read from the run's rows
     model.load_state_dict(weights(tmp_path / "run"))
@@ -146,24 +145,6 @@ def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, seed=seed, **SMALL))
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
-
-
-def test_resuming_changes_no_number(tmp_path, monkeypatch):
-    train(Args(run_dir=tmp_path / "whole", **SMALL))
-
-    def killed_in_the_second_row(run, row, log=revnet.Run.log):
-        if row["global_step"] == 40:
-            raise KeyboardInterrupt
-        log(run, row)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(revnet.Run, "log", killed_in_the_second_row)
-        with pytest.raises(KeyboardInterrupt):
-            train(Args(run_dir=tmp_path / "killed", **SMALL))
-    train(Args(run_dir=tmp_path / "resumed", resume=tmp_path / "killed", **SMALL))
-    assert rows(tmp_path / "resumed") == rows(tmp_path / "whole")
-    resumed = weights(tmp_path / "resumed")
-    assert all(torch.equal(x, resumed[name]) for name, x in weights(tmp_path / "whole").items())
 
 
 def test_one_update_touches_no_tensor_of_another_device():
@@ -189,13 +170,10 @@ def test_cifar10_is_read_from_its_archive(tmp_path):
 
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"\x1f\x8b\x08\x00truncated")
-    torch.save({"states": []}, tmp_path / "checkpoint.pt")
     for args, complaint in (
         ({"dataset": "cifar10", "data_dir": tmp_path}, "cifar-10-binary.tar.gz"),
         ({"channels": (4, 0, 8)}, "channels"),
         ({"blocks": 0}, "blocks"),
-        ({"resume": tmp_path / "nowhere"}, "--resume"),
-        ({"resume": tmp_path}, "--resume"),
     ):
         with pytest.raises(ValueError, match=complaint):  # UsageError, or pydantic's ValidationError
             train(Args(**SMALL | args, run_dir=tmp_path / "run"))
