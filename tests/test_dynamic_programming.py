@@ -166,6 +166,8 @@ def test_worlds_whose_returns_have_no_bound_are_refused(tmp_path):
         check_bounded(*make_model(detour), improve=True)
     leaks = {0: {0: [(0.9, 0, 1.0, False), (0.1, 0, 0.0, True)], 1: [(1.0, 0, -1.0, False)]}}  # ends sooner or later
     check_bounded(*make_model(leaks), improve=True)
+    paid_once = {0: {0: [(1.0, 1, 1.0, False)]}, 1: {0: [(1.0, 0, 0.0, True)]}}
+    check_bounded(*make_model(paid_once), improve=True)
     trap = {0: {0: [(1.0, 1, -1.0, False)], 1: [(1.0, 0, 0.0, True)]}, 1: {a: [(1.0, 1, -1.0, False)] for a in (0, 1)}}
     for improve in (False, True):
         with pytest.raises(UsageError, match="no end can be reached from state 1"):
