@@ -1,8 +1,8 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "gymnasium[classic-control]>=1.4", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4", "tqdm",
-#     "tyro>=0.9", "wandb",
+#     "gymnasium[classic-control]>=1.4", "matplotlib", "moviepy", "numpy", "pydantic>=2.6", "torch>=2.4", "tqdm",
+#     "tyro>=0.9.2", "wandb",
 # ]
 # ///
 """Deep Q-network: off-policy Q-learning with a neural network, experience replay and a target network.

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """Tabular Dyna-Q: Q-learning from real steps, and n more updates per step from a learned model of the environment.
 

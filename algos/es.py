@@ -1,8 +1,8 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "gymnasium[classic-control,mujoco]>=1.1", "matplotlib", "moviepy", "numpy", "pydantic>=2", "torch>=2.4",
-#     "tqdm", "tyro>=0.9", "wandb",
+#     "gymnasium[classic-control,mujoco]>=1.4", "matplotlib", "moviepy", "numpy", "pydantic>=2.6", "torch>=2.4",
+#     "tqdm", "tyro>=0.9.2", "wandb",
 # ]
 # ///
 """Evolution strategies: a gradient estimated from perturbed parameters, without backpropagation.

@@ -1,6 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["gymnasium[classic-control]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["gymnasium[classic-control]>=1.4", "matplotlib", "numpy", "pydantic>=2.6", "tqdm",
+#                 "tyro>=0.9.2", "wandb"]
 # ///
 """Hill climbing in weight space: perturb the weights of a linear policy, keep what has a higher return.
 

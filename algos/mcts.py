@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """Monte-Carlo tree search (UCT), and simple Monte-Carlo search: plan each move by simulating games from the position.
 

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2", "torch>=2.4", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """REINFORCE where only a stochastic policy will do: a gridworld with two states that look the same.
 

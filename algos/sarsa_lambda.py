@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["gymnasium[toy-text]>=1.1", "matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["gymnasium[toy-text]>=1.4", "matplotlib", "numpy", "pydantic>=2.6", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """SARSA(lambda), Watkins's Q(lambda) and Monte-Carlo control: eligibility traces with a table of action values.
 

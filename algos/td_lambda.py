@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2", "tqdm", "tyro>=0.9", "wandb"]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """Temporal-difference prediction: n-step TD, the lambda-return, TD(lambda), true online TD(lambda), batch updating.
 

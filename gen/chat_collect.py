@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["pydantic>=2", "tyro>=0.9"]
+# dependencies = ["pydantic>=2.6", "tyro>=0.9.2"]
 # ///
 """Collect chat messages for gen/chat_rnn.py: read IRC channels, clean what is said, append a line per message.
 

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["gradio>=6", "pydantic>=2", "torch>=2.4", "tyro>=0.9"]
+# dependencies = ["gradio>=6", "pydantic>=2.6", "torch>=2.4", "tyro>=0.9.2"]
 # ///
 """Page to try what gen/chat_rnn.py has trained: type the beginning of a message and see how the chat goes on.
 

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["gradio>=6", "numpy", "pillow", "pydantic>=2", "torch>=2.4", "tyro>=0.9"]
+# dependencies = ["gradio>=6", "numpy", "pillow", "pydantic>=2.6", "torch>=2.4", "tyro>=0.9.2"]
 # ///
 """Page to try what gen/colorizer.py has trained: brush a few strokes of colour on a drawing, and see it painted.
 
