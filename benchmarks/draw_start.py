@@ -26,15 +26,15 @@ def train(model: DRAW, images: torch.Tensor, updates: int):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     total, start = torch.zeros(()), time.process_time()
     for step, idx in enumerate(torch.randperm(len(images)).split(128)[:updates], start=1):
-        losses = model.losses(images[idx].bernoulli())
+        loss = model.losses(images[idx].bernoulli()).sum(0).mean()
         optimizer.zero_grad()
-        losses.sum(0).mean().backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5)
         optimizer.step()
-        total += losses.detach().sum(0).mean() / 20
+        total += loss.detach() / 20
         if step % 20 == 0:
-            row = {"global_step": step * 128, "losses/loss": total.item()}
-            yield row | {"time/elapsed": time.process_time() - start}
+            elapsed = time.process_time() - start
+            yield {"global_step": step * 128, "losses/loss": total.item(), "time/elapsed": elapsed}
             total.zero_()
 
 

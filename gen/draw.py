@@ -57,8 +57,6 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["digits", "mnist"] = "digits"
     """scikit-learn's digits enlarged to 28x28, or MNIST, downloaded on first use"""
@@ -227,23 +225,10 @@ def train(args: Args) -> dict:
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
     test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # the same pixels for every seed
     if args.binarize == "static":
-        images = images.bernoulli(generator=torch.Generator(device).manual_seed(0))
-    rows = []
-    if args.resume:
-        try:
-            saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            torch.set_rng_state(saved["rng"][0])
-            torch.cuda.set_rng_state_all(saved["rng"][1:])
-            rows = saved["rows"]
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
+        images = images.bernoulli()
     run, updates = Run(args, args.dataset), math.ceil(len(images) / args.batch_size)  # per epoch
-    for row in rows:
-        run.log(row)
 
-    for epoch in tqdm(range(len(rows), args.epochs), unit="epoch", disable=None):
+    for epoch in tqdm(range(args.epochs), unit="epoch", disable=None):
         loss_sum, start = torch.zeros((), device=device), time.perf_counter()
         for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
             x = images[idx.to(device)]
@@ -267,12 +252,8 @@ def train(args: Args) -> dict:
             "charts/SPS": len(images) / seconds,
         }
         run.log(row)
-        checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": run.rows}
-        checkpoint["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-        torch.save(checkpoint, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old one or the new one
+        torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     save_drawing(model, test[:4], run.dir / "drawing.png")
     run.close("drawing.png")
     print(f"test -log p(x) <= {row['eval/loss']:.2f} nats (KL {row['eval/kl']:.2f}), {args.epochs} epochs: {run.dir}")

@@ -54,8 +54,6 @@ class Args:
     """Weights & Biases team"""
     run_dir: Path | None = None
     """folder for the results; default: a new one under runs/"""
-    resume: Path | None = None
-    """continue from this run's checkpoint.pt, with the same flags; its rows are copied into the new run's folder"""
 
     dataset: Literal["digits", "mnist"] = "digits"
     """scikit-learn's digits, enlarged to 28x28, or MNIST, downloaded on first use"""
@@ -174,24 +172,11 @@ def train(args: Args) -> dict:
     test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # binarized once, the same for every seed
     model = IWAE(images.mean(0), args.hidden, args.latent_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, eps=1e-4, fused=True)
-    rates, rows = learning_rates(args.learning_rate, args.stages), []
-    if args.resume:
-        try:
-            saved = torch.load(args.resume / "checkpoint.pt", map_location="cpu", weights_only=True)
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            torch.set_rng_state(saved["rng"][0])
-            torch.cuda.set_rng_state_all(saved["rng"][1:])
-            rows = saved["rows"]
-        except Exception as error:  # missing, truncated, or another network's
-            raise UsageError(f"--resume {args.resume}: no checkpoint of these flags ({type(error).__name__})") from None
-    run = Run(args, args.dataset)
-    for row in rows:
-        run.log(row)
+    run, rates = Run(args, args.dataset), learning_rates(args.learning_rate, args.stages)
 
-    for epoch in tqdm(range(len(rows), len(rates)), unit="epoch", disable=None):
+    for epoch, rate in enumerate(tqdm(rates, unit="epoch", disable=None), start=1):
         loss_sum, start = torch.zeros((), device=device), time.perf_counter()
-        optimizer.param_groups[0]["lr"] = rates[epoch]
+        optimizer.param_groups[0]["lr"] = rate
         for idx in torch.randperm(len(images), device=device).split(args.batch_size):
             loss = -model.bound(images[idx].bernoulli(), args.k).mean()
             optimizer.zero_grad()
@@ -202,20 +187,16 @@ def train(args: Args) -> dict:
         with torch.no_grad():
             active = (model.encode(test).mean.var(0) > 0.01).sum()
         row = {
-            "global_step": (epoch + 1) * len(images),
+            "global_step": epoch * len(images),
             "losses/loss": loss_sum.item() / len(images),
             "eval/loss": evaluate(model, test, args.k),
-            "eval/nll": evaluate(model, test, args.nll_samples) if epoch == len(rates) - 1 else None,
+            "eval/nll": evaluate(model, test, args.nll_samples) if epoch == len(rates) else None,
             "eval/active_units": active.item(),
             "charts/SPS": len(images) / seconds,
         }
         run.log(row)
-        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": run.rows}
-        states["rng"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-        torch.save(states, run.dir / "checkpoint.tmp")
-        (run.dir / "checkpoint.tmp").replace(run.dir / "checkpoint.pt")  # a kill leaves the old one or the new one
+        torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
     with torch.no_grad():
         save_grid(model.decoder(torch.randn(64, args.latent_dim, device=device)).sigmoid(), run.dir / "samples.png")
     run.close("samples.png")

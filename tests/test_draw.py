@@ -12,7 +12,7 @@ from torch import distributions as D
 
 from benchmarks.peers.plain_draw import DrawModel
 from gen import draw
-from gen.draw import DRAW, Args, Run, UsageError, attention, filterbank, load_images, save_drawing, train
+from gen.draw import DRAW, Args, UsageError, attention, filterbank, load_images, save_drawing, train
 
 SMALL = {"hidden": 32, "latent_dim": 8, "num_steps": 3, "cuda": False}
 
@@ -174,31 +174,8 @@ def test_it_learns_digits(tmp_path):
     with torch.no_grad():
         x = test.bernoulli()
         assert model.losses(x).sum(0).mean() == pytest.approx(row["eval/loss"], rel=0.02)
-    names = {"args.json", "metrics.csv", "model.pt", "checkpoint.pt", "drawing.png"}
+    names = {"args.json", "metrics.csv", "model.pt", "drawing.png"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
-
-
-@pytest.mark.usefixtures("no_picture")
-@pytest.mark.parametrize("flags", [{}, {"attention": False, "binarize": "static"}])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, flags):
-    args = SMALL | flags | {"epochs": 4, "batch_size": 750, "num_steps": 2}
-    train(Args(**args, run_dir=tmp_path / "whole"))
-    log = Run.log
-
-    def killed(self, row):
-        if row["global_step"] == 4500:
-            raise KeyboardInterrupt
-        log(self, row)
-
-    monkeypatch.setattr(Run, "log", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(Args(**args, run_dir=tmp_path / "half"))
-    monkeypatch.setattr(Run, "log", log)
-    train(Args(**args, run_dir=tmp_path / "rest", resume=tmp_path / "half", seed=7))
-    assert rows(tmp_path / "whole") == rows(tmp_path / "rest") and len(rows(tmp_path / "whole")) == 4
-    assert len(rows(tmp_path / "half")) == 2
-    a, b = (torch.load(tmp_path / name / "model.pt", weights_only=True)["model"] for name in ("whole", "rest"))
-    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.usefixtures("no_picture")
@@ -253,17 +230,6 @@ def test_damaged_data_are_named_in_one_line(tmp_path, content):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match="train-images"):
         train(Args(dataset="mnist", data_dir=tmp_path, run_dir=tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no checkpoint", "foreign"])
-def test_what_cannot_be_resumed_is_refused(tmp_path, content):
-    if content == "foreign":
-        torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "checkpoint.pt")
-    elif content is not None:
-        (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(UsageError, match="--resume"):
-        train(Args(run_dir=tmp_path / "run", resume=tmp_path))
     assert not (tmp_path / "run").exists()
 
 

@@ -51,7 +51,6 @@ MISTAKES = [
     ("chat_collect", "--file nowhere/chat --channels a", "--file nowhere/chat"),
     ("chat_collect", "--file few --channels", "channels"),
     ("chat_collect", "--file few --channels a --server 127.0.0.1 --port 1", "--server"),
-    ("draw iwae", "--resume garbage | --resume nowhere", "--resume (garbage|nowhere)"),
     ("MNIST", "--dataset mnist --data-dir garbage | --dataset mnist --data-dir damaged", "garbage|damaged"),
     ("nice vae reinforce_mnist", "--dataset mnist --data-dir text", "text"),
     ("vae_gan pixelcnn realnvp", "--dataset cifar10 --data-dir garbage", "garbage"),

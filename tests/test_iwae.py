@@ -1,4 +1,4 @@
-"""IWAE: its bound against a sum by hand and the integral over codes, its schedule, a run that is killed and resumed."""
+"""IWAE: its bound against a sum by hand and the integral over codes, its schedule, its training."""
 
 import csv
 import gzip
@@ -119,7 +119,7 @@ def test_training_lowers_both_and_counts_active_dimensions(tmp_path, monkeypatch
     row = train(Args(run_dir=tmp_path / "run", stages=2, batch_size=40, nll_samples=50, k=5))
     assert set(batches[0].unique().tolist()) == {0, 1}
     assert row["eval/loss"] < 326  # without a code: 351
-    left = {"args.json", "metrics.csv", "model.pt", "checkpoint.pt", "samples.png"}
+    left = {"args.json", "metrics.csv", "model.pt", "samples.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == left
     model, test = IWAE(torch.full((784,), 0.5), 200, 50), torch.cat(batches[-15:])  # fifteen parts of twenty, at most
     model.load_state_dict(torch.load(tmp_path / "run/model.pt")["model"])
@@ -127,36 +127,6 @@ def test_training_lowers_both_and_counts_active_dimensions(tmp_path, monkeypatch
     assert row["eval/active_units"] == (means.var(0, ddof=1) > 0.01).sum()
     learned = [r["eval/nll"] for r in rows(tmp_path / "run")]
     assert learned[:-1] == [""] * 3 and float(learned[-1]) == row["eval/nll"]
-
-
-def test_a_killed_run_is_resumed_as_if_nothing_had_happened(tmp_path, monkeypatch):
-    train(Args(run_dir=tmp_path / "whole", **SMALL))
-    real, calls = torch.save, []
-
-    def save(states, path):
-        calls.append(path)
-        if len(calls) == 3:
-            path.write_bytes(b"half a checkpoint")
-            raise KeyboardInterrupt  # killed while it writes the third checkpoint
-        real(states, path)
-
-    monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(KeyboardInterrupt):
-        train(Args(run_dir=tmp_path / "killed", **SMALL))
-    monkeypatch.undo()
-    assert len(rows(tmp_path / "killed")) == 3
-    torch.manual_seed(99)
-    train(Args(run_dir=tmp_path / "resumed", resume=tmp_path / "killed", **SMALL))
-    assert rows(tmp_path / "resumed") == rows(tmp_path / "whole")
-    weights = [torch.load(tmp_path / name / "model.pt")["model"] for name in ("whole", "resumed")]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    for content in (b"", b"text", (tmp_path / "whole/model.pt").read_bytes()):
-        (tmp_path / "killed/checkpoint.pt").write_bytes(content)
-        with pytest.raises(UsageError, match="--resume"):
-            train(Args(run_dir=tmp_path / "none", resume=tmp_path / "killed", **SMALL))
-    with pytest.raises(UsageError, match="--resume"):
-        train(Args(run_dir=tmp_path / "none", resume=tmp_path / "resumed", **SMALL | {"hidden": 8}))
-    assert not (tmp_path / "none").exists()
 
 
 def test_the_seed_decides_every_number(tmp_path):
