@@ -26,7 +26,7 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -45,8 +45,6 @@ class Args:
     """seed of the experiment"""
     cuda: bool = True
     """use a GPU if there is one"""
-    bf16: bool = False
-    """train in bfloat16 by autocast"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -81,27 +79,18 @@ class Args:
 N = 5  # both kinds of patches have N x N filters
 
 
-class Grid(NamedTuple):
-    """N x N Gaussian filters on each of n square images."""
-
-    F_x: torch.Tensor  # [n, 1, N, size], rows sum to 1
-    F_y: torch.Tensor  # [n, 1, N, size]
-    gamma: torch.Tensor  # intensity [n, 1, 1, 1]
-    centre: torch.Tensor  # g_X, g_Y in pixels, counted from 1 [n, 2]
-    stride: torch.Tensor  # delta, pixels from filter to filter [n]
-
-
-def filterbank(parameters: torch.Tensor, size: int) -> Grid:
-    """The grid that five numbers per image [n, 5] stand for."""
-    centre, log_variance, log_stride, log_gamma = parameters.float().split([2, 1, 1, 1], dim=1)
+def filterbank(parameters: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    """The N x N Gaussian filters that five numbers per image [n, 5] stand for: F_x and F_y [n, 1, N, size], whose rows
+    sum to 1, the intensity gamma [n, 1, 1, 1], and the filters' places along x and y in pixels from 1 on [n, 2, N]."""
+    centre, log_variance, log_stride, log_gamma = parameters.split([2, 1, 1, 1], dim=1)
     centre = (size + 1) / 2 * (centre + 1)  # (22) (23)
     stride = (size - 1) / (N - 1) * log_stride.exp()  # (24)
     steps = torch.arange(1, N + 1, device=parameters.device) - N / 2 - 0.5
-    means = centre.unsqueeze(2) + steps * stride.unsqueeze(2)  # (19) (20): mu_X and mu_Y [n, 2, N]
+    means = centre.unsqueeze(2) + steps * stride.unsqueeze(2)  # (19) (20)
     pixels = torch.arange(1, size + 1, device=parameters.device)
     exponents = -((pixels - means.unsqueeze(3)) ** 2) / (2 * log_variance.exp()).view(-1, 1, 1, 1)
     F_x, F_y = exponents.softmax(dim=3).split(1, dim=1)  # (25) (26): Z makes rows sum to 1
-    return Grid(F_x, F_y, log_gamma.exp().view(-1, 1, 1, 1), centre, stride.squeeze(1))
+    return F_x, F_y, log_gamma.exp().view(-1, 1, 1, 1), means
 
 
 def attention(hidden: int, size: int, writes: bool) -> nn.Linear:
@@ -110,18 +99,8 @@ def attention(hidden: int, size: int, writes: bool) -> nn.Linear:
     and as far apart as the image allows: most pixels would be neither read nor written."""
     layer, stride = nn.Linear(hidden, 5), 0.75 * (size - 1) / (N - 1)
     gamma = stride**-2 if writes else 1.0  # what is written is spread over stride^2 pixels
-    with torch.no_grad():
-        layer.bias.copy_(torch.tensor([0, 0, 2 * math.log(stride / 2), math.log(0.75), math.log(gamma)]))
+    layer.bias.data = torch.tensor([0, 0, 2 * math.log(stride / 2), math.log(0.75), math.log(gamma)])
     return layer
-
-
-class Drawing(NamedTuple):
-    """What happened at each of the T steps."""
-
-    canvases: list[torch.Tensor]  # the sigmoid of these is the image [n, 3, size, size]
-    kl: list[torch.Tensor]  # KL(q(z_t | ...) || N(0, I)) [n]; no entries for images from the prior
-    reads: list[Grid]  # no entries for images from the prior
-    writes: list[Grid]
 
 
 class DRAW(nn.Module):
@@ -135,38 +114,38 @@ class DRAW(nn.Module):
         self.posterior = nn.Linear(hidden, 2 * args.latent_dim)
         self.decoder = nn.LSTMCell(args.latent_dim, hidden)
         self.stroke = nn.Linear(hidden, 3 * N**2)
-        self.canvas = nn.Parameter(mean.clamp(0.001, 0.999).logit())  # the states before the first step are learned
+        self.canvas = nn.Parameter(mean.logit(0.001))  # the states before the first step are learned
         self.h_enc, self.h_dec = nn.Parameter(torch.zeros(hidden)), nn.Parameter(torch.zeros(hidden))
 
-    def forward(self, n: int, x: torch.Tensor | None = None, rng: torch.Generator | None = None) -> Drawing:
-        """Draw x [n, 3, size, size] again with codes from q(z|x), or n new images with codes from the prior."""
-        args, drawing = self.args, Drawing([], [], [], [])
+    def forward(self, n: int, x: torch.Tensor | None = None) -> tuple[list, ...]:
+        """Draw x [n, 3, size, size] again with codes from q(z|x), or n new images with codes from the prior. For each
+        step: canvas, whose sigmoid is the image [n, 3, size, size]; KL(q(z_t | ...) || N(0, I)) [n] and places of the
+        filters that read [n, 2, N], of x only; places of the filters that write [n, 2, N]."""
+        args, canvases, kl, reads, writes = self.args, [], [], [], []
         canvas, h_enc, h_dec = (start.expand(n, *start.shape) for start in (self.canvas, self.h_enc, self.h_dec))
         cell_enc, cell_dec = torch.zeros_like(h_enc), torch.zeros_like(h_dec)
         for _ in range(args.num_steps):
-            z = torch.randn(n, args.latent_dim, generator=rng, device=canvas.device)
+            z = torch.randn(n, args.latent_dim, device=canvas.device)
             if x is not None:
-                grid = filterbank(self.read_attention(h_dec), self.size)
-                seen = torch.cat([x, x - canvas.sigmoid()], 1)  # (3)
-                glimpse = grid.gamma * (grid.F_y @ seen @ grid.F_x.mT)  # (4) (27)
-                drawing.reads.append(grid)
+                F_x, F_y, gamma, means = filterbank(self.read_attention(h_dec), self.size)
+                glimpse = gamma * (F_y @ torch.cat([x, x - canvas.sigmoid()], 1) @ F_x.mT)  # (3) (4) (27)
+                reads.append(means)
                 h_enc, cell_enc = self.encoder(torch.cat([glimpse.flatten(1), h_dec], 1), (h_enc, cell_enc))  # (5)
-                mu, log_sigma = self.posterior(h_enc).float().chunk(2, 1)  # (1) (2)
-                drawing.kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
+                mu, log_sigma = self.posterior(h_enc).chunk(2, 1)  # (1) (2)
+                kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
                 z = mu + log_sigma.exp() * z  # (6)
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
-            grid = filterbank(self.write_attention(h_dec), self.size)
-            patch = self.stroke(h_dec).float().view(n, 3, N, N)  # (28)
-            canvas = canvas + (grid.F_y.mT @ patch @ grid.F_x) / grid.gamma  # (8) (29)
-            drawing.writes.append(grid)
-            drawing.canvases.append(canvas)
-        return drawing
+            F_x, F_y, gamma, means = filterbank(self.write_attention(h_dec), self.size)
+            canvas = canvas + (F_y.mT @ self.stroke(h_dec).view(n, 3, N, N) @ F_x) / gamma  # (8) (28) (29)
+            writes.append(means)
+            canvases.append(canvas)
+        return canvases, kl, reads, writes
 
-    def losses(self, x: torch.Tensor, rng: torch.Generator | None = None) -> torch.Tensor:
+    def losses(self, x: torch.Tensor) -> torch.Tensor:
         """Squared error over 2 sigma^2, and KL divergence (11), summed over pixels, latents and steps: [2, n]."""
-        drawing = self(len(x), x, rng)
-        squared_error = ((x - drawing.canvases[-1].sigmoid()) ** 2).flatten(1).sum(1)
-        return torch.stack([squared_error / (2 * self.args.noise_std**2), torch.stack(drawing.kl).sum(0)])
+        canvases, kl, _, _ = self(len(x), x)
+        squared_error = ((x - canvases[-1].sigmoid()) ** 2).flatten(1).sum(1)
+        return torch.stack([squared_error / (2 * self.args.noise_std**2), torch.stack(kl).sum(0)])
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -177,7 +156,7 @@ def read_folder(folder: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     images, skipped = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         try:
             with Image.open(path) as image:
                 images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (size, size))))
@@ -210,24 +189,22 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def save_drawing(model: DRAW, images: torch.Tensor, rng: torch.Generator, path: Path):
-    """At most ten steps from left to right: canvases of four images [4, 3, size, size] and of four from the prior, with
-    frames around what is read (orange) and written (green)."""
+def save_drawing(model: DRAW, images: torch.Tensor, path: Path):
+    """Steps from left to right: canvases of four images [4, 3, size, size] and of four from the prior, with frames
+    around what is read (orange) and written (green)."""
     from PIL import Image, ImageDraw
 
-    num_steps, side = model.args.num_steps, 2 * model.size
-    steps = range(num_steps)[:: -math.ceil(num_steps / 10)][::-1]
-    picture = Image.new("RGB", (len(steps) * (side + 2), 8 * (side + 2)), "grey")
-    for top, drawing in ((0, model(4, images, rng)), (4, model(4, rng=rng))):
-        for column, t in enumerate(steps):
-            for i, canvas in enumerate((drawing.canvases[t].sigmoid() * 255).byte().cpu()):
-                tile = Image.fromarray(canvas.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.NEAREST)
-                for grids, color in ((drawing.reads, "orange"), (drawing.writes, "lime")):
-                    if grids:
-                        x, y = (2 * (grids[t].centre[i] - 0.5)).tolist()
-                        half = grids[t].stride[i].item() * (N - 1)
-                        ImageDraw.Draw(tile).rectangle((x - half, y - half, x + half, y + half), outline=color)
-                picture.paste(tile, (column * (side + 2), (top + i) * (side + 2)))
+    side = 2 * model.size
+    picture = Image.new("RGB", (model.args.num_steps * (side + 2), 8 * (side + 2)), "grey")
+    for top, (canvases, _, reads, writes) in ((0, model(4, images)), (4, model(4))):
+        for t, canvas in enumerate(canvases):
+            for i, pixels in enumerate((canvas.sigmoid() * 255).byte().permute(0, 2, 3, 1).cpu().numpy()):
+                tile = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+                for means, color in ((reads, "orange"), (writes, "lime")):
+                    if means:
+                        (left, right), (upper, lower) = (2 * (means[t][i, :, [0, -1]] - 0.5)).tolist()
+                        ImageDraw.Draw(tile).rectangle((left, upper, right, lower), outline=color)
+                picture.paste(tile, (t * (side + 2), (top + i) * (side + 2)))
     picture.save(path)
 
 
@@ -239,40 +216,35 @@ def train(args: Args) -> dict:
     images, test = (x.to(device) for x in load_images(args))
     model = DRAW(args, images.mean(0)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    eval_rng = torch.Generator(device)  # evaluating does not change the training
-    updates = math.ceil(len(images) / args.batch_size)  # per epoch
     run = Run(args, args.data_dir.name if args.data_dir else "photos")
+    updates = math.ceil(len(images) / args.batch_size)  # per epoch
 
-    for epoch in tqdm(range(1, args.epochs + 1), unit="epoch", disable=None):
-        sums, start = torch.zeros(2, device=device), time.perf_counter()
+    for epoch in tqdm(range(args.epochs), unit="epoch", disable=None):
+        loss_sum, start = torch.zeros((), device=device), time.perf_counter()
         for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
             x = images[idx.to(device)]
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch - 1 + update / updates) / args.epochs)
-            with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                losses = model.losses(x)
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch + update / updates) / args.epochs)
+            loss = model.losses(x).sum(0).mean()
             optimizer.zero_grad()
-            losses.sum(0).mean().backward()
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
-            sums += losses.detach().sum(1)
-        (recon, kl), seconds = (sums / len(images)).tolist(), time.perf_counter() - start
+            loss_sum += loss.detach() * len(x)
+        seconds = time.perf_counter() - start  # of training alone
         with torch.no_grad():
-            eval_rng.manual_seed(0)  # the same noise in every epoch
-            test_recon, test_kl = torch.cat([model.losses(x, eval_rng) for x in test.split(500)], 1).mean(1).tolist()
+            recon, kl = torch.cat([model.losses(x) for x in test.split(500)], 1).mean(1).tolist()
         row = {
-            "global_step": epoch * len(images),
-            "charts/epoch": epoch,
-            "losses/loss": recon + kl,
-            "losses/kl": kl,
-            "eval/loss": test_recon + test_kl,
-            "eval/kl": test_kl,
-            "eval/squared_error": 2 * args.noise_std**2 * test_recon,
+            "global_step": (epoch + 1) * len(images),
+            "losses/loss": loss_sum.item() / len(images),
+            "eval/loss": recon + kl,
+            "eval/kl": kl,
+            "eval/squared_error": 2 * args.noise_std**2 * recon,
             "charts/SPS": len(images) / seconds,
         }
         run.log(row)
+        torch.save({"model": model.state_dict()}, run.dir / "model.pt")
 
-    torch.save({"model": model.state_dict()}, run.dir / "model.pt")
-    save_drawing(model, test[:4], eval_rng, run.dir / "drawing.png")
+    save_drawing(model, test[:4], run.dir / "drawing.png")
     run.close("drawing.png")
     print(f"test squared error {row['eval/squared_error']:.1f} per image, KL {row['eval/kl']:.1f} nats: {run.dir}")
     return row

@@ -7,7 +7,7 @@ from benchmarks.figures.draw import load_model, steps_figure
 from benchmarks.plot import Results
 
 ERROR, KL = "eval/squared_error", "eval/kl"
-COLUMNS = ["global_step", "charts/epoch", "losses/loss", "losses/kl", "eval/loss", KL, ERROR]
+COLUMNS = ["global_step", "losses/loss", "eval/loss", KL, ERROR]
 RUNS = {  # the post's proposals: latents, T, epochs
     "base": ("10", "10", "2"),
     "z": ("100", "10", "2"),
