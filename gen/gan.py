@@ -9,11 +9,12 @@
     python gen/gan.py --dataset folder --data-dir photos --image-size 64 --width 64
 
 The generator G maps noise z to an image, the discriminator D an image to the probability that it is a training image. D
-learns to tell both kinds apart, G to raise D(G(z)). Nothing keeps G from mapping all z to one image (mode collapse):
-eval/diversity, the distance between generated images divided by that between training images, shows it. samples.png has
-a row for each row of metrics.csv, of images from the same noise.
+minimizes -log D(x) - log(1 - D(G(z))) and G minimizes -log D(G(z)), the non-saturating loss: its gradient is largest
+while D rejects the image. Nothing keeps G from mapping all z to one image (mode collapse): eval/diversity, the distance
+between generated images divided by that between training images, shows it. samples.png has a row for each row of
+metrics.csv, of images from the same noise.
 
-Goodfellow et al. 2014, "Generative adversarial nets" (arXiv 1406.2661): algorithm 1, with the non-saturating loss of G.
+Goodfellow et al. 2014, "Generative adversarial nets" (arXiv 1406.2661): algorithm 1.
 Radford, Metz & Chintala 2016, "DCGAN" (arXiv 1511.06434): networks, initialization, Adam's beta1.
 Kevin Frans 2016, "Generative adversarial networks explained" (https://kvfrans.com/generative-adversial-networks-explained/)
 Difference: fewer and narrower layers by default; DCGAN's own are --image-size 64 --width 64.
@@ -224,7 +225,7 @@ def train(args: Args) -> dict:
 
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             on_fake = discriminator(fake)
-        loss_g = F.softplus(-on_fake.float()).mean()  # -log D(G(z)): its gradient is largest while D rejects the image
+        loss_g = F.softplus(-on_fake.float()).mean()  # -log D(G(z))
         adam_g.zero_grad()
         loss_g.backward(inputs=list(generator.parameters()))
         adam_g.step()
