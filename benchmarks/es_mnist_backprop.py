@@ -39,7 +39,7 @@ def train(total_timesteps: int, batch_size: int, log_every: int):
                 "losses/loss": loss.item(),
                 "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
                 "eval/test_accuracy_float64": accuracy(exact, test_images.double(), test_labels),
-                "eval/train_accuracy": accuracy(parameters, images, labels),
+                "eval/train_accuracy": accuracy(parameters, images, labels) if update == num_updates else None,
             }
 
 
