@@ -86,7 +86,7 @@ def load(folder: Path) -> tuple[ChatRNN, list[str]]:
     try:
         flags = json.loads((folder / "args.json").read_text())
         vocabulary = json.loads((folder / "vocabulary.json").read_text())
-        model = ChatRNN(len(vocabulary), flags["width"]).eval()
+        model = ChatRNN(len(vocabulary), flags["width"])
         model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # missing, damaged, or another program's files
         raise UsageError(f"--model {folder}: no run of chat_rnn.py ({type(error).__name__})") from None

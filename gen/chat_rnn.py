@@ -250,7 +250,7 @@ def talk(args: Args) -> dict:
     try:
         flags = json.loads((args.talk / "args.json").read_text())
         vocabulary = json.loads((args.talk / "vocabulary.json").read_text())
-        model = ChatRNN(len(vocabulary), flags["width"]).eval()
+        model = ChatRNN(len(vocabulary), flags["width"])
         model.load_state_dict(torch.load(args.talk / "model.pt", map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # missing, damaged, or another program's files
         raise UsageError(f"--talk {args.talk}: no run of chat_rnn.py ({type(error).__name__})") from None

@@ -52,6 +52,8 @@ def test_trainings_weights_complete_the_same_message_here(run_dir):
         assert answer(model, vocabulary, f" {text.upper()}!", 0.0) == " ".join([*text.split(), *added])
         completions.add(tuple(added))
     assert len(completions) > 1
+    rest = [VOCABULARY[i] for i in trained.complete([chat_rnn.UNK], 0.0)]
+    assert answer(model, vocabulary, "unheard", 0.0).split() == ["unheard", *rest]
     words = answer(model, vocabulary, "never seen", 1.0).split()
     assert words[:2] == ["never", "seen"] and set(words[2:]) <= set(VOCABULARY[2:])
     assert len(answer(model, vocabulary, "word1 " * 50, 1.0).split()) <= 20

@@ -84,8 +84,8 @@ def test_a_folder_or_port_that_cannot_be_used_is_named(run_dir, tmp_path):
 def test_a_stroke_of_colour_changes_what_the_page_paints(run_dir, tmp_path, monkeypatch):
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    shipped, strokes = demo.paint, []
-    monkeypatch.setattr(demo, "paint", lambda *given: strokes.append((given[3][0] + 1) * 127.5) or shipped(*given))
+    shipped, calls = demo.paint, []
+    monkeypatch.setattr(demo, "paint", lambda *given: calls.append((given[3], shipped(*given))) or calls[-1][1])
     app = make_page(*load(run_dir))
     _, url, _ = app.launch(server_name="127.0.0.1", quiet=True, prevent_thread_lock=True)
     assert url.startswith("http://127.0.0.1:")
@@ -115,7 +115,10 @@ def test_a_stroke_of_colour_changes_what_the_page_paints(run_dir, tmp_path, monk
     finally:
         app.close()
     assert results[0].shape == (512, 512, 3) and np.abs(results[0] - results[1]).max() > 5
-    assert strokes[0].min() > 254  # white paper before the stroke
-    red = (strokes[1][0] > 200) & (strokes[1][2] < 100)  # the brush's first colour
+    strokes, painted = (((x[0] + 1) * 127.5) for x in calls[1])
+    big = painted.permute(1, 2, 0).repeat_interleave(8, 0).repeat_interleave(8, 1).numpy()
+    assert np.abs(results[1] - big).max() < 1
+    assert (calls[0][0] == 1).all()  # white paper before the stroke
+    red = (strokes[0] > 200) & (strokes[2] < 100)  # the brush's first colour
     y, x = red.nonzero().float().mean(0).tolist()
     assert 0.02 < red.float().mean() < 0.2 and (y, x) == pytest.approx((0.4 * 64, 0.5 * 64), abs=3)

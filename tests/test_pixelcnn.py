@@ -130,10 +130,11 @@ def work(rank: int, port: int, args: Args):
 
 
 def test_two_processes_learn_what_one_learns(tmp_path, no_sampling):
-    train(Args(run_dir=tmp_path / "one", **SMALL))
+    flags = SMALL | {"learning_rate": 0.02}
+    train(Args(run_dir=tmp_path / "one", **flags))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    args = Args(run_dir=tmp_path / "two", **SMALL)
+    args = Args(run_dir=tmp_path / "two", **flags)
     processes = [get_context("fork").Process(target=work, args=(rank, port, args)) for rank in range(2)]
     for process in processes:
         process.start()
