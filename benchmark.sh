@@ -250,7 +250,7 @@ node-mnist-{20m,300m} | 1 | 1 | python algos/node_perturbation_mnist.py --datase
 # small networks, in CPU seconds; MNIST for an hour of one core; then as large as a GPU allows
 pixelcnn-mnist         | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --batch-size 16 --updates 1875 --log-every 375
 pixelcnn-cifar10       | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset cifar10 --levels 256 --channels 48 --updates 1250 --eval-images 500
-pixelcnn-mnist-hour    | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --layers 6 --batch-size 16 --updates 15000 --log-every 500
+pixelcnn-mnist-hour    | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --layers 6 --bf16 --batch-size 16 --updates 15000 --log-every 500
 pixelcnn-mnist-long    | 1 | 8+ | python gen/pixelcnn.py --dataset mnist --bf16 --channels 96 --layers 8 --batch-size 64 --updates 28000 --log-every 900 --eval-images 10000
 pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --levels 256 --bf16 --channels 192 --layers 12 --batch-size 64 --updates 23000 --log-every 800 --eval-images 10000
 
