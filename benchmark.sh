@@ -276,7 +276,7 @@ iwae-{k1,k50}-paper    | 1 | 8+ | python gen/iwae.py --dataset mnist --stages 8 
 
 [nice]
 # MNIST with the paper's network: three epochs, as many as one core reaches in an hour, and the paper's 1,500 for a GPU
-nice-mnist{,-long} | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs {3,20} --batch-size {250,125}
+nice-mnist{,-hour} | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs {3,90} --batch-size 250 --bf16
 nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 1500 --batch-size 250 --bf16
 
 [realnvp]

@@ -16,7 +16,8 @@ Dinh, Krueger & Bengio 2014, "NICE: non-linear independent components estimation
 coupling, the scaling, and the networks for MNIST (4 couplings, each m with 5 layers of 1,000 units).
 Differences: 1. Each m starts at 0, and exp(s) where it gives the components the prior's standard deviation, which Adam
 would take thousands of updates to reach. 2. The learning rate decreases linearly to 0 over --epochs and the last epoch
-counts; the paper trains for 1,500 epochs and keeps the best one on a validation set.
+counts; the paper trains for 1,500 epochs and keeps the best one on a validation set. 3. The gradient's norm is clipped
+at 100.
 """
 
 import csv
@@ -167,6 +168,7 @@ def train(args: Args) -> dict:
                 log_p = model.log_likelihood(dequantize(images[idx]))
             optimizer.zero_grad()
             (-log_p.mean()).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 100)
             optimizer.step()
             anneal.step()
             total += log_p.detach().sum()
