@@ -323,8 +323,9 @@ draw-start-plain                          | 1 | all | python benchmarks/peers/pl
 draw-color-{base,z,steps,long}  | 1 | 1 | $emoji gen/draw_color.py --data-dir data/emoji --latent-dim {10,100,10,10} --num-steps {10,10,32,10} --epochs {2,2,2,20}
 
 [revnet]
-# CIFAR-10 with both backward passes, as far as a CPU gets in minutes; then the paper's 80,000 updates, for a GPU
+# CIFAR-10 with both backward passes, in minutes and in an hour of a CPU; then the paper's 80,000 updates, for a GPU
 revnet-cifar10{,-stored}  | 1   | 1  | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 250 --log-every 50 {,--store-activations}
+revnet-hour{,-stored}     | 1   | 1  | python gen/revnet.py --dataset cifar10 --bf16 --batch-size 100 --updates 6000 --log-every 500 {,--store-activations}
 revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 80000 --log-every 500 {,--store-activations}
 revnet-110-long           | 1   | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 80000 --log-every 500 --blocks 9 --channels 16 32 64
 # CPU seconds of an update; MB stored for the backward pass, over the number of blocks

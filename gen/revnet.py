@@ -56,6 +56,8 @@ class Args:
     """deterministic convolutions on a GPU"""
     cuda: bool = True
     """use a GPU if there is one"""
+    bf16: bool = False
+    """train in bfloat16 by autocast; sums of halves and evaluation stay in float32"""
     track: bool = False
     """log to Weights & Biases as well"""
     wandb_project_name: str = "classics"
@@ -175,7 +177,7 @@ class RevNet(nn.Module):
         self.head.append(nn.Linear(2 * c_out, 10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        halves = self.stem(x / 127.5 - 1).chunk(2, dim=1)
+        halves = self.stem(x / 127.5 - 1).to(self.stem.weight.dtype).chunk(2, dim=1)
         for part in self.parts:
             if self.store_activations:
                 halves = part(halves)
@@ -189,7 +191,7 @@ class RevNet(nn.Module):
     @torch.no_grad()
     def invert(self, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Of each row of reversible blocks the input [n, 2c, h, w], and the input recomputed from the output."""
-        halves, pairs = self.stem(x / 127.5 - 1).chunk(2, dim=1), []
+        halves, pairs = self.stem(x / 127.5 - 1).to(self.stem.weight.dtype).chunk(2, dim=1), []
         with frozen_averages(self):
             for part in self.parts:
                 before, halves = halves, part(halves)
@@ -263,6 +265,7 @@ def train(args: Args) -> dict:
     images, labels, n = load_data(args)
     test, test_labels = images[n:].to(device), labels[n:].to(device)
     model = RevNet(images.shape[1], args.blocks, args.channels, args.store_activations).to(device)
+    model = model.to(memory_format=torch.channels_last)  # faster convolutions
     optimizer = torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=0.9, weight_decay=2e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.updates, cycle_momentum=False)
     run, losses, start = Run(args, args.dataset), [], time.perf_counter()
@@ -270,15 +273,17 @@ def train(args: Args) -> dict:
     for step in tqdm(range(1, args.updates + 1), unit="update", disable=None):
         idx = torch.randint(n, (args.batch_size,))
         x = augmented(images[idx]) if args.dataset == "cifar10" else images[idx]
-        loss = F.cross_entropy(model(x.to(device)), labels[idx].to(device))
-        optimizer.zero_grad()
-        loss.backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            loss = F.cross_entropy(model(x.to(device)), labels[idx].to(device))
+            optimizer.zero_grad()
+            loss.backward()  # recomputes activations, so in the same precision
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())
         if step % args.log_every == 0 or step == args.updates:
             mean_loss, seconds = torch.stack(losses).mean().item(), time.perf_counter() - start
-            inverted = model.invert(test[:100])  # in training mode, as in the backward pass
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+                inverted = model.invert(test[:100])  # in training mode, as in the backward pass
             model.eval()
             with torch.no_grad():
                 predictions = torch.cat([model(x).argmax(dim=1) for x in test.split(500)])

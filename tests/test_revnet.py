@@ -41,6 +41,21 @@ def test_gradients_and_running_averages_are_those_of_the_network_that_stores_its
     assert a.keys() == b.keys() and all(torch.allclose(a[name], b[name]) for name in a)
 
 
+def test_in_bfloat16_sums_of_halves_and_what_is_recomputed_are_float32():
+    models, x, gradients = pair(*NETWORKS[0], torch.float), random_images(8).float(), []
+    for model in models:
+        halves = []
+        for block in model.parts[2]:
+            block.register_forward_hook(lambda _, x, y, halves=halves: halves.extend([*x[0], *y]))
+        with torch.autocast("cpu", torch.bfloat16):
+            F.cross_entropy(model(x), torch.arange(8)).backward()
+        assert halves and all(half.dtype == torch.float for half in halves)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all((before - back).abs().max() < 0.05 for before, back in models[0].invert(x))
+
+
 def test_gradients_are_what_finite_differences_say():
     model, x = pair(*NETWORKS[0])[0], random_images(3)
     labels, step = torch.arange(3), 1e-6
