@@ -45,7 +45,7 @@ def cifar(results: Results, path: Path) -> str:
     """Accuracy on CIFAR-10 as far as it was trained: the figure and the table."""
     rows, (published,) = [], plot.published("revnet", model="RevNet-38")
     with plot.figure(path) as (axes,):
-        for name in ("revnet-cifar10", "revnet-long"):
+        for name in ("revnet-cifar10", "revnet-hour", "revnet-long"):
             for (way, suffix), line in zip(WAYS.items(), ("-", "--"), strict=True):
                 seeds = results.by_name.get(name + suffix, [])
                 plot.curves(axes, seeds, "global_step", ACCURACY, way, linestyle=line, scale=1 / IMAGES)
