@@ -9,31 +9,35 @@ from benchmarks import plot
 from benchmarks.plot import Result, Results, median, number, ratios
 
 RETURN, KL, STEPS = "charts/episodic_return_100", "charts/max_kl", "charts/steps_per_update"
-COLUMNS = [
-    "global_step", RETURN, "charts/SPS", KL, STEPS, "time/rollout", "time/learn", "time/elapsed", "raw/one_core_SPS",
-    "raw/all_cores_SPS", "raw/cores",
-]  # fmt: skip
+COLUMNS = ["global_step", RETURN, "charts/SPS", KL, STEPS, "time/rollout", "time/learn", "time/elapsed"]
+COLUMNS += ["raw/one_core_SPS", "raw/all_cores_SPS", "raw/cores"]
 BAR = -5.0  # mean return that the race on Reacher runs to
-BUDGETS, COMPARED = {"Reacher": 1e6, "Swimmer": 2e6, "HalfCheetah": 3e6}, {"HalfCheetah": 2e6}  # the post's logs end
-FIXED = {
+ENVIRONMENTS = {  # where training ends, where the post's logs are compared, limits of the figure
+    "Reacher": (1e6, 1e6, (-25, -3)),
+    "Swimmer": (2e6, 2e6, (-5, 112)),
+    "HalfCheetah": (3e6, 2e6, (-450, 8000)),
+}
+SETTINGS = {
     "steps1000": "1,000 steps, KL .001",
     "steps5000": "5,000 steps, KL .001",
     "steps20000": "20,000 steps, KL .001 (the post's)",
     "kl005": "20,000 steps, KL .005",
     "kl010": "20,000 steps, KL .010",
+    "adapt-steps": "adapt steps",
+    "adapt-kl": "adapt KL",
+    "adapt-both": "adapt both",
+    "adapt-steps-margin": "adapt steps, 5 % margin",
+    "adapt-kl-margin": "adapt KL, 5 % margin",
+    "adapt-both-margin": "adapt both, 5 % margin",
+    "linear": "20,000 steps, KL .001, linear value function",
 }
-ADAPTED = {f"adapt-{what}": f"adapt {what}".replace("kl", "KL") for what in ("steps", "kl", "both")}
-MARGIN = {f"{name}-margin": f"{label}, 5 % margin" for name, label in ADAPTED.items()}
-SETTINGS = FIXED | ADAPTED | MARGIN | {"linear": "20,000 steps, KL .001, linear value function"}
+FIXED = ["steps1000", "steps20000", "kl010"]  # the best of each environment, and the post's
 GROUPS = {
     "steps per update": ["steps1000", "steps5000", "steps20000"],
     "maximum KL": ["steps20000", "kl005", "kl010"],
-    "adaptation": ["steps1000", *ADAPTED, "steps20000", "best"],
-    "adaptation with a margin": ["steps1000", *MARGIN, "steps20000", "best"],
-    "value function": ["steps20000", "linear"],
+    "adaptation": [*FIXED, "adapt-steps", "adapt-kl", "adapt-both"],
+    "adaptation with a margin": [*FIXED, "adapt-steps-margin", "adapt-kl-margin", "adapt-both-margin"],
 }
-LOGGED = {"steps1000": "steps1500"}  # the nearest there is in the post's logs
-SPEED = {"trpo": "`algos/trpo_parallel.py`", "sb3": "sb3-contrib", "tianshou": "Tianshou"}
 RACE = {
     "trpo-to5-ours": "`algos/trpo_parallel.py`, 16 x 128 steps, KL .03, log std -1",
     "sb3-to5-best": "sb3-contrib, its best settings: 16 x 312 steps, KL .01",
@@ -48,13 +52,10 @@ RACE = {
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    """What a thinned csv would blur: when the bar was reached, the time of a usual update, the largest fall."""
+    """What a thinned csv would blur: when the bar was reached, and the time of a usual update."""
     found = {"updates": len(columns["update"])}
     if name in RACE:
         found["bar"] = reached(columns, BAR)
-    if RETURN in columns:
-        returns = columns[RETURN][~np.isnan(columns[RETURN])]
-        found["largest_fall"] = float((np.maximum.accumulate(returns) - returns).max()) if len(returns) else None
     for column in {"time/rollout", "time/learn"} & columns.keys():
         found[f"median {column}"] = float(np.median(columns[column][len(columns[column]) > 1 :]))  # the first warms up
     return found
@@ -104,68 +105,45 @@ def percent(x: float) -> str:
     return f"{100 * x:.0f} %"
 
 
-def each(value):
-    """A column of a table: one figure per seed."""
-    return lambda seeds: " / ".join(number(value(seed)) for seed in seeds)
-
-
 # --- the post's experiments --------------------------------------------------------------
 
 
-def best_fixed(results: Results, env: str) -> str:
-    """The fixed setting with the best mean return at the end."""
-    return max(FIXED, key=lambda name: plot.mean(s.final(RETURN) for s in results[f"trpo-post-{env.lower()}-{name}"]))
+def logs(env: str, setting: str) -> list[dict[str, str]]:
+    """What the post's logs hold; for 1,000 steps the nearest that it published, 1,500."""
+    return plot.published("trpo_post", environment=env, setting=setting.replace("steps1000", "steps1500"))
 
 
 def post_figure(results: Results, path: Path):
     """Groups down, environments across; what the post's own logs hold as crosses."""
-    with plot.figure(path, len(GROUPS), 3, size=(15.1, 15.5), dpi=110) as panels:
+    with plot.figure(path, len(GROUPS), 3, size=(15.1, 12.5), dpi=110) as panels:
         grid = iter(panels)
         for group, settings in GROUPS.items():
-            for env, budget in BUDGETS.items():
-                axes, late = next(grid), []
-                for i, setting in enumerate(settings):
-                    best = setting == "best"
-                    seeds = results[f"trpo-post-{env.lower()}-{best_fixed(results, env) if best else setting}"]
-                    color, line = (plot.BLACK, "--") if best else (plot.COLORS[i], "-")
-                    label = "best fixed setting of the grid" if best else SETTINGS[setting]
-                    plot.curves(axes, seeds, "global_step", RETURN, label, color, line, scale=1e-6)
-                    late += [seed[RETURN][seed["global_step"] >= 0.05 * budget] for seed in seeds]
-                    for row in plot.published("trpo_post", environment=env, setting=LOGGED.get(setting, setting)):
-                        if float(row["timesteps"]) <= budget:
-                            axes.plot(float(row["timesteps"]) * 1e-6, float(row["return"]), "x", color=color)
-                late = np.concatenate(late)  # the steep beginning would press the rest together
-                margin = 0.06 * (np.nanmax(late) - np.nanmin(late))
-                axes.set_ylim(np.nanmin(late) - margin, np.nanmax(late) + margin)
-                axes.set(title=f"{env}-v5: {group}", xlabel="environment steps (millions)")
+            for env, (budget, _, limits) in ENVIRONMENTS.items():
+                axes = next(grid)
+                for setting, color in zip(settings, plot.COLORS, strict=False):
+                    seeds = results[f"trpo-post-{env.lower()}-{setting}"]
+                    plot.curves(axes, seeds, "global_step", RETURN, SETTINGS[setting], color, scale=1e-6)
+                    points = [(float(row["timesteps"]), float(row["return"])) for row in logs(env, setting)]
+                    shown = [(steps * 1e-6, value) for steps, value in points if steps <= budget]
+                    axes.plot(*np.reshape(shown, (-1, 2)).T, "x", color=color)
+                axes.set(title=f"{env}-v5: {group}", xlabel="environment steps (millions)", ylim=limits)
                 axes.set_ylabel("return (last 100 episodes)" if env == "Reacher" else "")
             axes.plot([], [], "x", color=plot.GREY, label="the post's logs (Gym v1)")
             axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9)
 
 
-def post_table(results: Results, env: str) -> str:
+def post_table(results: Results) -> str:
     """Every setting of the post's experiments, beside what the post's logs hold at the same number of steps."""
-    budget, best = BUDGETS[env], best_fixed(results, env)
-    step = COMPARED.get(env, budget)
-
-    def logs(seeds: list[Result]) -> str:
-        setting = seeds[0].name.split("-", 3)[3]
-        rows = plot.published("trpo_post", environment=env, setting=LOGGED.get(setting, setting))
-        return " / ".join(row["return"] for row in rows if float(row["timesteps"]) == step) or "-"
-
-    columns = {
-        f"return at {step / 1e6:g} M": each(lambda seed: seed.at(step)),
-        f"the post's logs at {step / 1e6:g} M": logs,
-        **({f"return at {budget / 1e6:g} M": each(lambda seed: seed.final(RETURN))} if step < budget else {}),
-        "largest fall": each(lambda seed: seed.facts["largest_fall"]),
-        "updates": each(lambda seed: seed.facts["updates"]),
-        "CPU seconds": each(lambda seed: seed.cpu),
-    }
-    ours = {
-        label + " (best fixed)" * (setting == best): results[f"trpo-post-{env.lower()}-{setting}"]
-        for setting, label in SETTINGS.items()
-    }
-    return plot.beside("setting", ours, columns)
+    header, rows = ["setting"], {setting: [label] for setting, label in SETTINGS.items()}
+    for env, (budget, compared, _) in ENVIRONMENTS.items():
+        header += [f"{env}, {compared / 1e6:g} M", "the post's logs", *[f"{budget / 1e6:g} M"] * (compared < budget)]
+        for setting, cells in rows.items():
+            seeds = results[f"trpo-post-{env.lower()}-{setting}"]
+            theirs = [row["return"] for row in logs(env, setting) if float(row["timesteps"]) == compared]
+            cells += [" / ".join(number(seed.at(compared)) for seed in seeds), " / ".join(theirs) or "-"]
+            if compared < budget:
+                cells.append(" / ".join(number(seed.final(RETURN)) for seed in seeds))
+    return plot.table(header, rows.values())
 
 
 def again_table(results: Results) -> str:
@@ -174,8 +152,12 @@ def again_table(results: Results) -> str:
     for setting in ("steps1000", "adapt-both"):
         ours[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
         ours[f"{SETTINGS[setting]}, the table's"] = results[f"trpo-post-reacher-{setting}"]
-    points = {f"{step:g} M steps": each(lambda seed, step=step: seed.at(step * 1e6)) for step in (0.05, 0.1, 0.145)}
-    return plot.beside("Reacher-v5, mean return after", ours, {"seeds": plot.count, **points})
+
+    def after(steps: float):
+        return lambda seeds: " / ".join(number(seed.at(steps)) for seed in seeds)
+
+    columns = {"0.05 M steps": after(5e4), "0.1 M steps": after(1e5), "0.145 M steps": after(1.45e5)}
+    return plot.beside("Reacher-v5, mean return after", ours, columns)
 
 
 # --- speed -------------------------------------------------------------------------------
@@ -197,28 +179,33 @@ def compare(ours: list[Result], value):
 
 
 def speed_table(results: Results) -> str:
-    """Steps per second at the same batch, seconds and memory."""
+    """Steps per second at the same batch, and where the time goes."""
     ours = results["trpo-speed-reacher"]
+    programs = {
+        "`algos/trpo_parallel.py`": ours,
+        "sb3-contrib": results["sb3-speed-reacher"],
+        "Tianshou": results["tianshou-speed-reacher"],
+    }
     columns = {
         "steps/s": lambda seeds: median(map(steps_per_second, seeds)),
         "ours is faster": compare(ours, lambda result: 1 / steps_per_second(result)),
         "gathering, steps/s": lambda seeds: median(map(gathering_rate, seeds)),
         "share of gathering": lambda seeds: median(map(rollout_share, seeds), percent),
-        "memory, MB": lambda seeds: median(seed.summary["peak_memory_mb"] for seed in seeds),
     }
-    programs = {label: results[f"{name}-speed-reacher"] for name, label in SPEED.items()}
     return plot.beside("program", programs, columns)
 
 
 def gathering_table(results: Results) -> str:
     """Our gathering against what the environment allows."""
-    raw, ours, rows = results["raw-stepping-reacher"], results["trpo-speed-reacher"], []
-    for label, limit in {
+    raw, ours = results["raw-stepping-reacher"], results["trpo-speed-reacher"]
+    limits = {
         "one core, times the cores": lambda result: result.final("raw/one_core_SPS") * result.final("raw/cores"),
         "all cores at once": lambda result: result.final("raw/all_cores_SPS"),
-    }.items():
-        shares = [ratios(ours, raw, value, limit) for value in (gathering_rate, steps_per_second)]
-        rows.append([label, median(map(limit, raw)), *(median(share, percent) for share in shares)])
+    }
+    rows = []
+    for label, limit in limits.items():
+        shares = [median(ratios(ours, raw, rate, limit), percent) for rate in (gathering_rate, steps_per_second)]
+        rows.append([label, median(map(limit, raw)), *shares])
     header = ["raw `env.step` on Reacher-v5", "steps/s", "our gathering reaches", "our whole training reaches"]
     return plot.table(header, rows)
 
@@ -234,60 +221,46 @@ def race_table(results: Results) -> str:
     return plot.beside("program and settings", {label: results[name] for name, label in RACE.items()}, columns)
 
 
-def actors(results: Results, path: Path) -> str:
-    """Seconds per update, and how much faster an update becomes, beside the post's: the table and the figure."""
-    counts = {n: seeds for n in (1, 2, 4, 8, 16) if (seeds := results.by_name.get(f"trpo-actors-{n}"))}
-    rollout = {n: plot.mean(seed.facts["median time/rollout"] for seed in seeds) for n, seeds in counts.items()}
-    total = {n: rollout[n] + plot.mean(s.facts["median time/learn"] for s in seeds) for n, seeds in counts.items()}
-    rows = plot.published("trpo_actors")
-    theirs = {int(row["actors"]): float(row["rollout_seconds"]) + float(row["learn_seconds"]) for row in rows}
-    theirs = {n: whole for n, whole in theirs.items() if n <= max(*counts, 4)}
-    with plot.figure(path) as (axes,):
-        for found, line, label in (
-            (total, "o-", "ours, whole update"),
-            (rollout, "s--", "ours, gathering alone"),
-            (theirs, "x:", "the post, whole update (5 cores)"),
-        ):
-            axes.plot(found.keys(), [found[1] / x for x in found.values()], line, label=label)
-        axes.set(title="Reacher-v5: speed-up over one actor", xlabel="actors", ylabel="times faster")
-        axes.set_xticks(sorted({*counts, *theirs}))
+def actors_table(results: Results) -> str:
+    """Seconds per update, beside the post's."""
+    theirs = {row["actors"]: row["rollout_seconds"] for row in plot.published("trpo_actors")}
     columns = {
         "seconds gathering": plot.fact("median time/rollout"),
+        "the post's": lambda seeds: theirs[seeds[0].name.split("-")[-1]],
         "seconds learning": plot.fact("median time/learn"),
-        "memory of the largest process, MB": lambda seeds: median(seed.summary["peak_memory_mb"] for seed in seeds),
     }
-    return plot.beside("actors", {str(n): seeds for n, seeds in counts.items()}, columns)
+    ours = {n: results.by_name.get(f"trpo-actors-{n}") for n in ("1", "2", "4", "8", "16")}
+    return plot.beside("actors", ours, columns)
 
 
 def humanoid_figure(results: Results, path: Path):
     """Return, and under it the steps per update and the KL bound."""
-    labels = {
-        "trpo-humanoid-none": "fixed: 5,000 steps, KL .01",
-        "trpo-humanoid-both": "adapt both, 5 % margin, from 1,000 steps, KL .001",
+    ours = {
+        "fixed: 5,000 steps, KL .01": results["trpo-humanoid-none"],
+        "adapt both, 5 % margin, from 1,000 steps, KL .001": results["trpo-humanoid-both"],
     }
-    ylabels = {RETURN: "return (last 100 episodes)", STEPS: "steps per update", KL: "KL bound (nats)"}
     with plot.figure(path, 3, size=(9, 8), sharex=True, height_ratios=[2, 1, 1]) as panels:
-        for axes, (column, ylabel) in zip(panels, ylabels.items(), strict=True):
-            for name, label in labels.items():
-                plot.curves(axes, results[name], "global_step", column, label, scale=1e-6)
-            axes.set_ylabel(ylabel)
-        panels[0].set_title("Humanoid-v5: each seed, their mean and band")
+        for axes, column in zip(panels, (RETURN, STEPS, KL), strict=True):
+            plot.panel(axes, ours, "global_step", column, scale=1e-6)
+        panels[0].set(title="Humanoid-v5: each seed, their mean and band", ylabel="return (last 100 episodes)")
         panels[0].legend(loc="lower right")
-        panels[-1].set_xlabel("environment steps (millions)")
+        panels[1].set_ylabel("steps per update")
+        panels[2].set(xlabel="environment steps (millions)", ylabel="KL bound (nats)")
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
     post_figure(results, folder / "post.png")
     humanoid_figure(results, folder / "humanoid.png")
-    raw, adapted = results["raw-stepping-reacher"], results["trpo-post-reacher-adapt-both-margin"]
-    reacher = number(plot.mean(seed.at(1e6) for seed in adapted))
+    adapted = results["trpo-post-reacher-adapt-both-margin"]
+    seconds = [seed.cpu for seed in results if seed.name.startswith("trpo-post-") and seed.name != "trpo-post-start"]
     return {
-        **{env.lower(): post_table(results, env) for env in BUDGETS},
+        "post": post_table(results),
+        "cpu": median(seconds),
         "again": again_table(results),
-        "actors": actors(results, folder / "actors.png"),
+        "actors": actors_table(results),
         "speed": speed_table(results),
         "gathering": gathering_table(results),
-        "one-core": median(seed.final("raw/one_core_SPS") for seed in raw),
         "race": race_table(results),
-        "number": f"Reacher-v5 {reacher} after 1 M steps, both adapted (the post, v1: -5.2)",
+        "number": f"Reacher-v5 {number(plot.mean(seed.at(1e6) for seed in adapted))} after 1 M steps, both adapted "
+        "(the post, v1: -5.2)",
     }
