@@ -27,13 +27,18 @@ def share_ended(seeds: list[Result]) -> str:
     return f"{100 * plot.mean(seed.final('eval/share_ended') for seed in seeds):.0f} %"
 
 
+def line(axes, x, mean, error, label: str, **style) -> str:
+    """A line and two standard errors on either side; returns its colour."""
+    mean, error = np.array(mean), np.array(error)
+    (drawn,) = axes.plot(x, mean, label=label, **style)
+    axes.fill_between(x, mean - 2 * error, mean + 2 * error, color=drawn.get_color(), alpha=0.25, linewidth=0)
+    return drawn.get_color()
+
+
 def curve(axes, seeds: list[Result], column: str, label: str, sign: int = 1):
-    """Mean over the seeds, and two standard errors around it."""
-    mean = sign * np.mean([seed[column] for seed in seeds], axis=0)
+    """The mean over the seeds, each of which has a standard error of its own."""
     error = np.sqrt(np.sum([seed[f"{column}_se"] ** 2 for seed in seeds], axis=0)) / len(seeds)
-    (line,) = axes.plot(seeds[0][EPISODE], mean, linewidth=1, label=label)
-    band = mean - 2 * error, mean + 2 * error
-    axes.fill_between(seeds[0][EPISODE], *band, color=line.get_color(), alpha=0.25, linewidth=0)
+    line(axes, seeds[0][EPISODE], sign * np.mean([seed[column] for seed in seeds], axis=0), error, label, linewidth=1)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
