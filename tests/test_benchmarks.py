@@ -73,46 +73,36 @@ def summary(project: Path, name: str, seed: int) -> dict:
 
 
 def test_lists_in_braces_are_walked_together():
-    entries = run.parse_table(
-        "[s]\na-{X,Y} | 1-3,7 | 1 | python f.py --env {X,Y} --n {1,2}\nb | 2 | 4+ | python g.py 'c d'"
-    )
-    assert [(e.name, e.seeds, e.alone, e.min_cores) for e in entries] == [
-        ("a-x", (1, 2, 3, 7), False, 1),
-        ("a-y", (1, 2, 3, 7), False, 1),
-        ("b", (2,), True, 4),
+    table = "[s]\na-{X,Y} | 1-2,7 | 1 | python f.py --env {X,Y} --n {1,2}\nb | 2 | 4+ | python g.py 'c d'"
+    runs = run.parse_table(table)
+    assert [(r.name, r.seed, r.alone, r.min_cores) for r in runs] == [
+        *(("a-x", seed, False, 1) for seed in (1, 2, 7)),
+        *(("a-y", seed, False, 1) for seed in (1, 2, 7)),
+        ("b", 2, True, 4),
     ]
-    assert entries[1].command == ("python", "f.py", "--env", "Y", "--n", "2")
-    assert entries[2].command == ("python", "g.py", "c d")
+    assert runs[3].command == ("python", "f.py", "--env", "Y", "--n", "2")
+    assert runs[6].command == ("python", "g.py", "c d")
+    assert [r.seed for r in run.parse_table(table, [5])] == [5, 5, 5]
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        "[s]\na | 1 | 1",
-        "a | 1 | 1 | python f.py",
-        "[s]\na | x | 1 | f",
-        "[s]\na | 1 | some | f",
-        "[s]\na | 1 | 1 | f\nA | 2 | 1 | f",
-        "[s]\n{a,b} | 1 | 1 | {a,b,c}",
-    ],
-)
-def test_a_table_that_makes_no_sense_is_refused(table):
-    with pytest.raises(run.TableError):
-        run.parse_table(table)
+@pytest.mark.parametrize("row", ["a | 1 | 1", "a | x | 1 | f", "a | 1 | some | f", "{a,b} | 1 | 1 | {a,b,c}"])
+def test_a_table_that_makes_no_sense_is_refused(row):
+    with pytest.raises(ValueError, match=re.escape(row)):
+        run.parse_table(f"[s]\n{row}")
 
 
 def test_a_name_is_a_row_before_it_is_a_beginning_a_pattern_or_a_section():
-    entries = run.parse_table("[s]\nab | 1 | 1 | f\nabc | 1 | 1 | f\nx-b | 1 | 1 | f\n[ab-section]\ny | 1 | 1 | f")
+    runs = run.parse_table("[s]\nab | 1 | 1 | f\nabc | 1 | 1 | f\nx-b | 1 | 1 | f\n[ab-section]\ny | 1 | 1 | f")
 
     def names(*patterns):
-        return [entry.name for entry in run.select(entries, list(patterns))]
+        return [selected.name for selected in run.select(runs, list(patterns))]
 
     assert names() == ["ab", "abc", "x-b", "y"]
     assert names("ab") == ["ab"]
     assert names("a") == ["ab", "abc"]
-    assert names("*b") == ["ab", "x-b"]
+    assert names("*-b") == ["x-b"]
     assert names("ab-section", "x") == ["x-b", "y"]
-    with pytest.raises(run.TableError, match="nobody"):
+    with pytest.raises(ValueError, match="nobody"):
         names("nobody")
 
 
@@ -171,7 +161,7 @@ def test_the_digest_ignores_comments_and_docstrings_and_sees_code(tmp_path):
         path = tmp_path / "f.py"
         path.write_text(code)
         run.code_digest.cache_clear()
-        return run.code_digest(path, with_packages=False)
+        return run.code_digest(path)
 
     code = "class Args:\n    seed: int = 1\n\n\ndef f(x):\n    return x + 1\n"
     said = (
@@ -193,8 +183,8 @@ def test_the_digest_sees_the_command_the_seed_and_a_peers_versions(tmp_path, mon
     def digest(flags: str, seed: int, version: str) -> str:
         script.write_text(f'# /// script\n# dependencies = [\n#     "numpy=={version}",\n# ]\n# ///\nprint()\n')
         run.code_digest.cache_clear()
-        (entry,) = run.parse_table(f"[s]\na | 1 | 1 | python peers/toy_x.py {flags}")
-        return run.digest(run.Run(entry, seed))
+        (made,) = run.parse_table(f"[s]\na | {seed} | 1 | python peers/toy_x.py {flags}")
+        return run.digest(made)
 
     digests = [digest("", 1, "1"), digest("--n 1", 1, "1"), digest("", 2, "1"), digest("", 1, "2")]
     assert len(set(digests)) == 4
@@ -210,7 +200,7 @@ def test_the_digest_sees_what_a_script_imports(line, tmp_path, monkeypatch):
         Path("algos", "toy.py").write_text(imported)
         Path("x.py").write_text(line)
         run.code_digest.cache_clear()
-        return run.code_digest(Path("x.py"), False)
+        return run.code_digest(Path("x.py"))
 
     assert digest("f = 1") == digest("f = 1  # a comment")
     assert digest("f = 1") != digest("f = 2")
@@ -265,8 +255,8 @@ def test_a_failed_run_is_named_at_the_end_and_stops_no_other(project):
     *_, head, a, b, c = answer.stdout.splitlines()
     assert head == "3 failed:"
     failed = "\n".join(sorted([a, b, c]))
-    assert "absent seed 1: cannot read absent.py" in failed
-    assert "silent seed 1: left no rows" in failed
+    assert "absent seed 1: [Errno 2] No such file or directory: 'absent.py'" in failed
+    assert re.search("silent seed 1: .*runs/benchmark/silent/seed1/metrics.csv", failed)
     assert "toy seed 2: exit status 1, the toy broke (runs/benchmark/toy/seed2.log)" in failed
     assert "huge: skipped, needs 9999 cores" in answer.stdout
     assert summary(project, "toy", 1)
@@ -322,7 +312,7 @@ def test_peers_run_in_their_own_environment(project):
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\ntouch called\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    (python.parents[1] / "installed.txt").write_text("numpy==0.0.1\n")
+    (python.parents[1] / "toy_x.txt").write_text("numpy==0.0.1")
     table = "peer | 1 | 1 | python benchmarks/peers/toy_x.py"
     assert benchmark(project, table, "--list").stdout.startswith("runs/peers/toy/bin/python benchmarks/peers/toy_x.py ")
     assert not (project / "called").exists()
