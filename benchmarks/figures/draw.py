@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks import plot
-from benchmarks.plot import Result, Results
+from benchmarks.plot import Results
 
 LOSS, KL = "eval/loss", "eval/kl"
 COLUMNS = ["global_step", "losses/loss", LOSS, KL, "time/elapsed"]
@@ -31,14 +31,6 @@ STARTS = {
     "plain code (benchmarks/peers/plain_draw.py)": "draw-start-plain",
 }
 OLD = "In its pictures new images alternate with test images."
-
-
-def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    """CPU seconds of an update in the 20 that neighbours disturbed least."""
-    return {"seconds of an update": float((np.diff(columns["time/elapsed"]) / 20).min())} if "start" in name else {}
-
-
-# --- what it draws ---------------------------------------------------------------------------
 
 
 def load_model(folder: Path, run: str, module) -> tuple:
@@ -76,49 +68,26 @@ def steps_figure(model, images: torch.Tensor, path: Path):
             axes.set(xlabel="step", ylabel=label)
 
 
-# --- the bound -------------------------------------------------------------------------------
-
-
 def bound(results: Results, path: Path) -> str:
     """The bound on test images over epochs: the figure and the table."""
     ours = {("draw.py", *cells): seeds for name, cells in MNIST.items() if (seeds := results[name])}
-    published = []
+    published = [
+        [row[key] or "not stated" for key in ("model", "attention", "steps", "binarization", "epochs", "bound")]
+        for row in plot.published("draw")
+    ]
     with plot.figure(path, size=(6.5, 4.2)) as (axes,):
-        for (_, attention, steps, pixels), seeds in ours.items():
-            label = f"T = {steps}, attention: {attention}, {pixels} pixels"
-            plot.curves(axes, seeds, "global_step", LOSS, label, scale=1 / 60_000)
-        for row in plot.published("draw"):
-            cells = [row[key] for key in ("attention", "steps", "binarization", "epochs", "bound")]
-            published.append([row["model"], *(cell or "not stated" for cell in cells), "-", "-"])
-            words = f"{row['model']}, attention: {row['attention']}, {row['epochs'] or '?'} epochs"
-            axes.axhline(float(row["bound"]), color=plot.GREY, linestyle=":", linewidth=0.8)
-            axes.text(0.99, float(row["bound"]), words, transform=axes.get_yaxis_transform(), ha="right", fontsize=7)
-        axes.set(xlabel="epochs", ylabel="bound on -log p(x), test (nats)", ylim=(78, 150), title="Binarized MNIST")
+        shown = {f"T = {cells[2]}, attention: {cells[1]}, {cells[3]} pixels": seeds for cells, seeds in ours.items()}
+        levels = {"Gregor et al. 2015, T = 64, attention: 80.97": 80.97}
+        words = {"xlabel": "epochs", "ylabel": "bound on -log p(x), test (nats)", "title": "Binarized MNIST"}
+        plot.panel(axes, shown, "global_step", LOSS, levels, scale=1 / 60_000, **words)
     columns = {
         "epochs": plot.column("global_step", ".0f", 1 / 60_000),
         "test bound (nats)": plot.column(LOSS, ".2f"),
         "of it KL": plot.column(KL, ".2f"),
         "CPU seconds": plot.cpu,
     }
-    return plot.beside(("one seed each", "attention", "T", "pixels"), ours, columns, published)
-
-
-def start(results: Results, path: Path) -> str:
-    """The first updates: the figure and the table."""
-    ours = {label: results[name] for label, name in STARTS.items()}
-    with plot.figure(path, size=(6.5, 4.2)) as (axes,):
-        words = {"xlabel": "updates", "ylabel": "training bound (nats)", "title": "T = 10, 2 x 2 filters read"}
-        levels = {"independent pixels: 206": 206}
-        plot.panel(axes, ours, "global_step", "losses/loss", levels, scale=1 / 128, ylim=(140, 300), **words)
-
-    def at(updates: int):
-        return lambda seeds: plot.number(seeds[0].at(updates * 128, "losses/loss"))
-
-    def milliseconds(seeds: list[Result]) -> str:
-        return plot.number(1000 * seeds[0].facts.get("seconds of an update", np.nan))
-
-    columns = {"bound at 100 updates": at(100), "at 200": at(200), "at 400": at(400), "CPU ms per update": milliseconds}
-    return plot.beside("start", ours, columns)
+    first = ("one seed each", "attention", "T", "pixels")
+    return plot.beside(first, ours, columns, [[*cells, "-", "-"] for cells in published])
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
@@ -128,11 +97,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     model, test = load_model(folder, "draw-mnist-attention", script)
     if model:
         steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
+    with plot.figure(folder / "start.png", size=(6.5, 4.2)) as (axes,):
+        ours, levels = {label: results[name] for label, name in STARTS.items()}, {"independent pixels: 206": 206}
+        words = {"xlabel": "updates", "ylabel": "training bound (nats)", "title": "T = 10, 2 x 2 filters read"}
+        plot.panel(axes, ours, "global_step", "losses/loss", levels, scale=1 / 128, ylim=(140, 300), **words)
     with_, without = (f"{results[f'draw-mnist-{way}'][0].final(LOSS):.1f}" for way in ("attention", "whole"))
     return {
         "table": bound(results, folder / "bound.png"),
-        "start": start(results, folder / "start.png"),
-        "with": f"{with_} nats",
+        "with": with_,
         "without": without,
         "number": f"MNIST, T = 10: <= {with_} nats with attention, {without} without (T = 64: 80.97)",
     }

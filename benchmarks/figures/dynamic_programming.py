@@ -16,8 +16,6 @@ WORLDS = {
     "cliff": "CliffWalking-v1",
     "taxi": "Taxi-v4",
 }
-SWEEPS = ["k1", "k2", "k5", "k10", "k100", "all"]  # per policy
-SHOWN = {"frozenlake": "FrozenLake-v1"} | {world: WORLDS[world] for world in ("frozenlake8x8", "cliff", "taxi")}
 FIGURE_4_1 = {k: f"dp-random-4x4-{k}" for k in ("1", "2", "3", "10")} | {"last": "dp-random-4x4"}
 BOOK = {("gridworld-4x4", sweep): name for sweep, name in FIGURE_4_1.items()}
 BOOK |= {("gridworld-5x5", "last"): "dp-random-5x5", ("gridworld-5x5 optimal", "last"): "dp-5x5-k1"}
@@ -41,13 +39,6 @@ def values_of(folder: Path, name: str) -> np.ndarray:
     return np.array([float(row["value"]) for row in plot.read_rows(folder / name / "values.csv")])
 
 
-def converged(result: Result) -> bool:
-    return result.final("losses/bellman_residual") < 1e-10
-
-
-# --- figures ---------------------------------------------------------------------------------
-
-
 def figure_4_1(folder: Path, path: Path):
     """Values of the random policy after some sweeps, above the policies that are greedy on them."""
     P, R, _ = load_model("gridworld-4x4")
@@ -58,7 +49,7 @@ def figure_4_1(folder: Path, path: Path):
             above.set_title(f"k = {k.replace('last', '∞')}")
             for axes in (above, below):
                 axes.set(xlim=(0, 4), ylim=(4, 0), xticks=range(5), yticks=range(5), aspect="equal")
-                axes.set(xticklabels=[], yticklabels=[])
+                axes.tick_params(length=0, labelbottom=False, labelleft=False)
                 axes.grid(color="black", linewidth=0.6, alpha=1)
             for s in range(16):
                 x, y = s % 4 + 0.5, s // 4 + 0.5
@@ -73,50 +64,39 @@ def figure_4_1(folder: Path, path: Path):
 def returns_figure(results: Results, path: Path):
     """Value iteration: what the greedy policy earns after each sweep, beside the value of the first state."""
     with plot.figure(path, 2, 2, size=(11, 7)) as panels:
-        for axes, (world, label) in zip(panels, SHOWN.items(), strict=True):
+        for axes, world in zip(panels, ("frozenlake", "frozenlake8x8", "cliff", "taxi"), strict=True):
             (run,) = results[f"dp-{world}-k1"]
             axes.plot(run["global_step"], run[EARNED], ".-", label="return of the greedy policy")
             axes.plot(run["global_step"], run[VALUE], ".-", label="value of the start")
-            axes.set(title=label, xlabel="sweeps of value iteration", ylabel="discounted return")
+            axes.set(title=WORLDS.get(world, "FrozenLake-v1"), xlabel="sweeps of value iteration")
+            axes.set_ylabel("discounted return")
             axes.set_xscale("symlog", linthresh=1)
             if run[EARNED].min() < -100:  # policies that walk off the cliff, or in circles
                 axes.set_yscale("symlog", linthresh=10)
 
 
-# --- tables ----------------------------------------------------------------------------------
+def sweeps(run: Result) -> str:
+    """Sweeps until the greedy policy's return is the optimal one for good, and until the values have converged."""
+    if run.final("losses/bellman_residual") >= 1e-10:
+        return "over 10,000"
+    return f"{run.facts['earns_it_all_after']} / {run.final('global_step'):,.0f}"
 
 
 def sweeps_table(results: Results) -> str:
-    def cell(run: Result) -> str:
-        both = f"{run.facts['earns_it_all_after']} / {run.final('global_step'):,.0f}"
-        return both if converged(run) else "over 10,000"
-
-    names = [*SWEEPS, "k1-in-place"]
-    rows = [[label, *(cell(results[f"dp-{world}-{k}"][0]) for k in names)] for world, label in WORLDS.items()]
-    return plot.table(["sweeps per policy", *(k.lstrip("k") for k in SWEEPS), "1, in place"], rows)
-
-
-def returns_table(results: Results) -> str:
-    rows = []
-    for world, label in (SHOWN | WORLDS).items():
-        (run,) = results[f"dp-{world}-k1"]
-        after = run.facts["earns_it_all_after"]
-        numbers = [run.final(EARNED), run.at(after, VALUE), run.final("global_step"), run.final(RETURN)]
-        rows.append([label, str(after), *("{:.3f} {:.3f} {:.0f} {:.3f}".format(*numbers).split())])
-    header = ["value iteration", "sweeps to the optimal return", "it", "value of the start then"]
-    return plot.table([*header, "sweeps to the values", "undiscounted return"], rows)
+    header = {"k1": "1", "k2": "2", "k5": "5", "k10": "10", "k100": "100", "all": "all", "k1-in-place": "1, in place"}
+    rows = [[label, *(sweeps(results[f"dp-{world}-{k}"][0]) for k in header)] for world, label in WORLDS.items()]
+    return plot.table(["sweeps per policy", *header.values()], rows)
 
 
 def book_table(folder: Path) -> tuple[str, int]:
     """Our values beside the printed ones, rounded alike; how many numbers do not agree."""
-    rows, groups, different = [], {}, 0
+    groups, rows, different = {}, [], 0
     for row in plot.published("dynamic_programming"):
         groups.setdefault((row["source"], row["grid"], row["sweep"]), []).append(row)
     for (source, grid, sweep), printed in groups.items():
         v = values_of(folder, BOOK[grid, sweep])
         off = [abs(v[int(r["state"])] - float(r["value"])) > 0.5 * 10 ** -int(r["decimals"]) + 1e-9 for r in printed]
-        agree = len(off) - sum(off)
-        rows.append([source, "the end" if sweep == "last" else sweep, str(len(printed)), str(agree)])
+        rows.append([source, sweep.replace("last", "the end"), str(len(off)), str(len(off) - sum(off))])
         different += sum(off)
     return plot.table(["numbers", "after sweep", "printed", "agree"], rows), different
 
@@ -128,14 +108,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     book, different = book_table(folder)
     (synchronous,), (in_place,) = results["dp-theta"], results["dp-theta-in-place"]
     exact = "Figure 4.1 exactly" if not different else f"{different} printed numbers differ"
-    names = {"cliff": "dp-cliff-k1", "taxi": "dp-taxi-k1", "limited": "dp-frozenlake-100"}
-    cliff, taxi, limited = (results[name][0].final(RETURN) for name in names.values())
+    names = ("dp-cliff-k1", "dp-taxi-k1", "dp-frozenlake-100")
+    cliff, taxi, limited = (results[name][0].final(RETURN) for name in names)
     seconds = [seed.cpu for seed in results]
     return {
         "book": book,
         "theta": f"{synchronous.facts['sweeps'] - 1} sweeps and {in_place.facts['sweeps'] - 1} in place",
         "sweeps": sweeps_table(results),
-        "returns": returns_table(results),
+        "frozenlake": sweeps(results["dp-frozenlake-k1"][0]),
         "limited": f"{limited:.2f}",
         "cpu": f"{min(seconds):.1f} to {max(seconds):.1f}",
         "number": f"{exact}; {cliff:.0f} on the cliff, {taxi:.2f} in the taxi; {limited:.2f} on FrozenLake (0.74)",
