@@ -43,44 +43,26 @@ def table3(results: Results, path: Path) -> tuple[str, str]:
             if not seeds:
                 rows.append([env, number(bar), number(theirs), "not run", *["-"] * 4])
                 continue
-            axes, ours, arrived = (
-                panels[len(numbers)],
-                steps_of_mean_curve(seeds, bar),
-                [s.facts["steps"] for s in seeds],
-            )
+            axes, ours = panels[len(numbers)], steps_of_mean_curve(seeds, bar)
             plot.curves(axes, seeds, "global_step", SCORE, "ours, unperturbed policy", scale=1e-6)
             axes.plot(theirs * 1e-6, bar, "*", color=plot.VERMILLION, markersize=12, label="Salimans et al. 2017")
             axes.axhline(bar, color=plot.VERMILLION, linestyle=":", linewidth=1)
             axes.set(title=f"{env}-v5", xlabel="million steps", ylabel="return, 10 episodes")
-            end = f"{plot.spread(s.final(SCORE) for s in seeds)} after {seeds[0]['global_step'][-1] / 1e6:.2g} M"
-            rows.append([f"{env}-v5", number(bar), number(theirs), number(ours), plot.median(arrived)])
-            rows[-1] += [plot.arrived(arrived), end, plot.cpu(seeds)]
+            arrived = [seed.facts["steps"] for seed in seeds]
+            end = plot.spread(seed.final(SCORE) for seed in seeds)
+            cells = [number(ours), plot.median(arrived), plot.arrived(arrived), end, plot.cpu(seeds)]
+            rows.append([f"{env}-v5", number(bar), number(theirs), *cells])
             numbers.append(f"{env} {ours / 1e6:.2f} M ({theirs / 1e6:.2f} M)")
     header = ["environment", "return", "steps, published mean curve", "steps, our mean curve"]
     header += ["each seed's first touch", "seeds that arrive", "return at the end", "CPU seconds"]
     return plot.table(header, rows), "steps: " + ", ".join(numbers)
 
 
-def variants(results: Results, path: Path) -> str:
-    """CartPole with and without the additions: a figure and a table."""
-    ours = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
-    with plot.figure(path, columns=2, size=(11, 3.8)) as (score, training):
-        for axes, y, who in ((score, SCORE, "unperturbed policy"), (training, TRAINING, "perturbed policies")):
-            words = {"title": f"CartPole-v1: {who}", "xlabel": "thousand steps", "ylabel": "mean return"}
-            plot.panel(axes, ours, "global_step", y, scale=1e-3, **words)
-
-    def late(column: str):
-        return lambda seeds: plot.spread(np.nanmean(s[column][s["global_step"] > 75_000]) for s in seeds)
-
-    columns = {
-        "seeds": plot.count,
-        "steps to a return of 475": plot.fact("steps"),
-        "return, last 25,000 steps": late(SCORE),
-        "perturbed policies": late(TRAINING),
-    }
-    return plot.beside("CartPole-v1", ours, columns)
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
     table, numbers = table3(results, folder / "table3.png")
-    return {"table": table, "variants": variants(results, folder / "variants.png"), "number": numbers}
+    variants = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
+    with plot.figure(folder / "variants.png") as (axes,):
+        words = {"title": "CartPole-v1, unperturbed policy", "xlabel": "thousand steps", "ylabel": "mean return"}
+        plot.panel(axes, variants, "global_step", SCORE, scale=1e-3, **words)
+    columns = {"seeds": plot.count, "steps to a return of 475": plot.fact("steps"), "return at the end": SCORE}
+    return {"table": table, "variants": plot.beside("CartPole-v1", variants, columns), "number": numbers}

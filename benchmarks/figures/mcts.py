@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import plot
 from benchmarks.plot import Result, Results
 
@@ -20,31 +18,20 @@ LOST = [f"{who}/lost_{order}" for who in ("random", "perfect") for order in ORDE
 CONNECT = (10, 30, 100)  # simulations per move
 
 
-def draw_figure(results: Results, path: Path):
+def searches_figure(results: Results, path: Path):
     """Tic-tac-toe, moving second, and UCT against simple search at Connect Four, over simulations per move."""
-    exact = results["mcts-tictactoe-uct"][0]["global_step"]
-    with plot.figure(path, columns=3, size=(13, 4)) as (won, lost, connect):
-        for name, label in SEARCHES.items():
-            for axes, column in ((won, "random/won_second"), (lost, "perfect/lost_second")):
-                lines = [100 * seed[column] for seed in results[f"mcts-tictactoe-{name}"]]
-                (thick,) = axes.plot(exact, np.mean(lines, axis=0), "o-", linewidth=2, label=label)
-                for line in lines:
-                    axes.plot(exact, line, color=thick.get_color(), linewidth=0.5, alpha=0.6)
-        share = 100 * results["mcts-tictactoe-uct"][0].final("perfect_play/won_second")
-        won.axhline(share, color=plot.ORANGE, linestyle="--", label="perfect play, ties at random")
+    ours = {label: results[f"mcts-tictactoe-{name}"] for name, label in SEARCHES.items()}
+    with plot.figure(path, columns=2, size=(10, 4)) as (lost, connect):
+        words = {"title": "Tic-tac-toe, second, against perfect play", "ylabel": "share lost, over all lines of play"}
+        plot.panel(lost, ours, "global_step", "perfect/lost_second", **words)
         games = [results[f"mcts-connect-{n}"][0] for n in CONNECT]  # independent games: nothing is kept between them
-        scores = [50 + 50 * seed.final("eval/episodic_return") for seed in games]
-        errors = [50 * seed.final("eval/episodic_return_error") for seed in games]
+        scores = [0.5 + 0.5 * seed.final("eval/episodic_return") for seed in games]
+        errors = [0.5 * seed.final("eval/episodic_return_error") for seed in games]
         connect.errorbar(CONNECT, scores, errors, fmt="o-", capsize=3)
-        connect.axhline(50, color=plot.GREY, linewidth=0.8)
-        won.set(title="Tic-tac-toe, second, against random", ylabel="won (%), over all lines of play")
-        lost.set(title="Tic-tac-toe, second, against perfect", ylabel="lost (%), over all lines of play")
-        connect.set(title="Connect Four: UCT against simple search", ylabel="points (%), 200 games", ylim=(45, 101))
-        for axes, counts in ((won, exact), (lost, exact), (connect, CONNECT)):
-            axes.set(xscale="log", xlabel="simulations per move")
-            axes.minorticks_off()
-            axes.set_xticks(counts, [f"{count:,.0f}" for count in counts])
-        won.legend()
+        connect.axhline(0.5, color=plot.GREY, linewidth=0.8)
+        connect.set(title="Connect Four: UCT against simple search", ylabel="share of the points, 200 games")
+        for axes in (lost, connect):
+            axes.set(xscale="log", xlabel="simulations per move", ylim=(-0.02, 1.02))
 
 
 def never_lost(seeds: list[Result], simulations: int = 3000) -> str:
@@ -53,35 +40,31 @@ def never_lost(seeds: list[Result], simulations: int = 3000) -> str:
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    draw_figure(results, folder / "searches.png")
+    searches_figure(results, folder / "searches.png")
     columns = {
+        "seeds": plot.count,
         "beats random, first": plot.column("random/won_first", scale=100),
         "beats random, second": plot.column("random/won_second", scale=100),
         "loses to perfect, first": plot.column("perfect/lost_first", scale=100),
         "loses to perfect, second": plot.column("perfect/lost_second", scale=100),
         "seeds that lose no line": never_lost,
     }
-    uct = results["mcts-tictactoe-uct"]
-    perfect = [plot.number(100 * uct[0].final(f"perfect_play/won_{order}")) for order in ORDERS]
-    searches = {f"{label}, {len(results[f'mcts-tictactoe-{name}'])} seeds": results[f"mcts-tictactoe-{name}"]
-                for name, label in SEARCHES.items()}  # fmt: skip
-    speed = [
-        [game, *(plot.median(seed.final(f"{game}/{c}") for seed in results["openspiel-speed"])
-                 for c in ("ours", "theirs", "ratio"))]
-        for game in ("tic-tac-toe", "connect-four")
-    ]  # fmt: skip
-    (match,) = results["openspiel-match"]
+    ours = {label: results[f"mcts-tictactoe-{name}"] for name, label in SEARCHES.items()}
+    uct, (match,) = ours["UCT"], results["openspiel-match"]
+    won = [plot.number(100 * uct[0].final(f"perfect_play/won_{order}")) for order in ORDERS]
+    perfect = ["perfect play, ties at random", "-", *won, "0.00", "0.00", "-"]
     score, error = (100 * match.final(f"match/{column}") for column in ("score", "standard_error"))
+
+    def speed(game: str) -> list[str]:
+        runs = results["openspiel-speed"]
+        return [plot.median(seed.final(f"{game}/{who}") for seed in runs) for who in ("ours", "theirs", "ratio")]
+
+    speeds = [[game, *speed(game)] for game in ("tic-tac-toe", "connect-four")]
     return {
-        "table": plot.beside(
-            "3,000 simulations per move (%)",
-            searches,
-            columns,
-            [["perfect play, ties at random", *perfect, "0.00", "0.00", "-"]],
-        ),
+        "table": plot.beside("3,000 simulations per move (%)", ours, columns, [perfect]),
         "never-lost-1000": never_lost(uct, 1000),
         "never-lost": never_lost(uct),
         "match": f"{score:.1f} ± {error:.1f} % of the points in {match.final('global_step'):,.0f} games",
-        "speed": plot.table(["simulations per CPU second", "mcts.py", "open_spiel, Python", "quotient"], speed),
+        "speed": plot.table(["simulations per CPU second", "mcts.py", "open_spiel, Python", "quotient"], speeds),
         "number": f"tic-tac-toe, 3,000 simulations: no line of play lost against any reply, {never_lost(uct)} seeds",
     }

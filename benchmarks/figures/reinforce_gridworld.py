@@ -5,28 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from algos.reinforce_gridworld import best_deterministic, exact_objective, exact_values
+from algos.reinforce_gridworld import best_deterministic, exact_values
 from benchmarks import plot
 from benchmarks.plot import Result, Results
 
-EXACT, EAST, COSINE = "eval/exact_return", "eval/east_where_alike", "losses/gradient_cosine"
+EXACT, EAST = "eval/exact_return", "eval/east_where_alike"
 PARAMETER = ["charts/weight", "eval/deterministic", "eval/stochastic", "eval/stochastic_error", "charts/preference"]
 PARAMETER += ["eval/gridworld_deterministic", "eval/gridworld_stochastic"]
-COLUMNS = ["global_step", EXACT, EAST, COSINE, "charts/SPS", *PARAMETER]
+COLUMNS = ["global_step", EXACT, EAST, "losses/gradient_cosine", "charts/SPS", *PARAMETER]
 GAMMA = 0.9
-
-
-def exact_ascent(num_updates: int, learning_rate: float = 0.05) -> list[float]:
-    """Values [num_updates] when Adam follows the exact gradient from the same start."""
-    logits, values = torch.zeros(4, 4, requires_grad=True), []
-    optimizer = torch.optim.Adam([logits], lr=learning_rate)
-    for _ in range(num_updates):
-        value = exact_objective(logits, GAMMA)
-        optimizer.zero_grad()
-        (-value).backward()
-        optimizer.step()
-        values.append(value.item())
-    return values
 
 
 def best_stochastic() -> float:
@@ -40,8 +27,6 @@ def best_stochastic() -> float:
 def learning_figure(seeds: list[Result], best: float, coin: float, path: Path):
     with plot.figure(path, columns=2, size=(11, 3.8)) as (value, east):
         plot.curves(value, seeds, "update", EXACT, "REINFORCE, exact value of its policy")
-        exact = exact_ascent(int(max(seed["update"][-1] for seed in seeds)))
-        value.plot(range(1, len(exact) + 1), exact, color=plot.GREY, label="exact gradient in its place")
         value.axhline(best, color=plot.VERMILLION, linestyle="--", label=f"best deterministic policy: {best:.3f}")
         value.axhline(coin, color=plot.GREEN, linestyle="--", label=f"fair coin where states look the same: {coin:.3f}")
         value.set(title="aliased gridworld", xlabel="updates of 32 episodes", ylabel="mean value over the starts")
@@ -53,10 +38,8 @@ def learning_figure(seeds: list[Result], best: float, coin: float, path: Path):
 def parameter_figure(result: Result, path: Path):
     """The lecture's picture: the return over one parameter, deterministic and stochastic."""
     weight, preference = result["charts/weight"], result["charts/preference"]
-    mean, error = result["eval/stochastic"], result["eval/stochastic_error"]
     with plot.figure(path, columns=2, size=(11, 3.8)) as (cartpole, grid):
-        cartpole.plot(weight, mean, label="stochastic, mean of 400 episodes")
-        cartpole.fill_between(weight, mean - 2 * error, mean + 2 * error, alpha=0.2, linewidth=0)
+        cartpole.plot(weight, result["eval/stochastic"], label="stochastic, mean of 400 episodes")
         cartpole.plot(weight, result["eval/deterministic"], label="deterministic", linewidth=1)
         cartpole.set(title="CartPole-v1, one start", xlabel="weight of the pole's angle", ylabel="return")
         grid.plot(preference, result["eval/gridworld_stochastic"], label="stochastic")
@@ -83,7 +66,6 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     return {
         "table": plot.table(header, rows),
         "distance": f"{coin - min(seed.final(EXACT) for seed in seeds):.3f}",
-        "cosine": f"{plot.mean(np.nanmean(seed[COSINE][seed['update'] <= 100]) for seed in seeds):.2f}",
         "cpu": plot.cpu(seeds),
         "number": f"value {mean:.3f} ({len(seeds)} seeds); best deterministic policy {best:.3f}, fair coin {coin:.3f}",
     }
