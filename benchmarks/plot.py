@@ -13,6 +13,7 @@ are written by hand. The block "number" stands in README.md as <section>-number.
 import argparse
 import csv
 import importlib
+import itertools
 import json
 import math
 import re
@@ -26,6 +27,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 MAX_ROWS = 400
 REWRITTEN = "2026-11-29"  # runs before it were made by the longer files at commit 7b0c269
@@ -51,19 +54,14 @@ def published(name: str, /, **wanted: str) -> list[dict[str, str]]:
     return [row for row in read_rows(PUBLISHED / f"{name}.csv") if wanted.items() <= row.items()]
 
 
-def thin(rows: list, limit: int = MAX_ROWS) -> list:
-    """At most `limit` rows, evenly spaced, the first and the last among them."""
-    if len(rows) <= limit:
-        return rows
-    return [rows[i] for i in np.linspace(0, len(rows) - 1, limit).round().astype(int)]
+def thin(rows: list) -> list:
+    """At most MAX_ROWS rows, evenly spaced, the first and the last among them."""
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round().astype(int)]
 
 
 def shorten(cell: str) -> str:
     """A float to six significant digits; whole numbers and empty cells stay as they are."""
-    try:
-        return cell if re.fullmatch(r"-?\d*", cell) else f"{float(cell):.6g}"
-    except ValueError:
-        return cell
+    return cell if re.fullmatch(r"-?\d*", cell) else f"{float(cell):.6g}"
 
 
 def collect(runs: Path, results: Path, sections: list[str]):
@@ -81,17 +79,14 @@ def collect(runs: Path, results: Path, sections: list[str]):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows([shorten(row[column]) for column in columns] for row in thin(rows))
-        facts = getattr(figures, "facts", lambda name, columns: {})  # of all the rows
-        summary["facts"] = facts(summary["name"], to_arrays(rows))
+        facts = getattr(figures, "facts", lambda name, columns: {})
+        summary["facts"] = facts(summary["name"], to_arrays(rows))  # of all the rows
         summary["final"] = {key: shorten(value) for key, value in summary["final"].items()}
         (folder / f"seed{summary['seed']}.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def figures_of(section: str):
     """The module benchmarks/figures/<section>.py."""
-    root = str(Path(__file__).resolve().parents[1])
-    if root not in sys.path:
-        sys.path.insert(0, root)
     return importlib.import_module(f"benchmarks.figures.{section}")
 
 
@@ -133,13 +128,7 @@ class Result:
 
 
 def to_arrays(rows: list[dict[str, str]]) -> dict[str, np.ndarray]:
-    def number(cell: str) -> float:
-        try:
-            return float(cell)
-        except ValueError:
-            return math.nan
-
-    return {column: np.array([number(row[column]) for row in rows]) for column in rows[0]}
+    return {column: np.array([float(row[column] or "nan") for row in rows]) for column in rows[0]}
 
 
 class Results:
@@ -147,12 +136,10 @@ class Results:
 
     def __init__(self, folder: Path):
         self.by_name, self.missing = {}, set()
-        for path in sorted(folder.glob("*/seed*.json")):
+        for path in sorted(folder.glob("*/seed*.json"), key=lambda path: (path.parent.name, int(path.stem[4:]))):
             name, summary = path.parent.name, json.loads(path.read_text())
             columns = to_arrays(read_rows(path.with_suffix(".csv")))
             self.by_name.setdefault(name, []).append(Result(name, summary["seed"], summary, columns))
-        for seeds in self.by_name.values():
-            seeds.sort(key=lambda result: result.seed)
 
     def __getitem__(self, name: str) -> list[Result]:
         """The seeds of an entry, in order; none where it was not run."""
@@ -170,13 +157,11 @@ class Results:
 
     def old(self) -> list[str]:
         """Entries made by the longer files; trpo-post-* for all that begin so."""
-        groups = {}
-        for name, seeds in self.by_name.items():
-            groups.setdefault("-".join(name.split("-")[:2]), {})[name] = any(seed.old for seed in seeds)
         found = []
-        for group, names in groups.items():
-            together = len(names) > 2 and all(names.values())
-            found += [f"{group}-*"] if together else [name for name, old in names.items() if old]
+        for beginning, group in itertools.groupby(self.by_name, lambda name: "-".join(name.split("-")[:2])):
+            names = list(group)
+            old = [name for name in names if any(seed.old for seed in self[name])]
+            found += [f"{beginning}-*"] if len(old) == len(names) > 2 else old
         return found
 
 
@@ -249,8 +234,7 @@ def median(values: Iterable[float], form=number) -> str:
 
 def sorted_median(values: list[float]) -> float:
     """The median, infinities included: where two are in the middle and one is infinite, it is infinite."""
-    values = sorted(values)
-    return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+    return float(np.median(values))
 
 
 def arrived(values: Iterable[float]) -> str:
@@ -298,25 +282,15 @@ def beside(first: str, ours: dict, columns: dict[str, str | Callable], theirs: I
     return table([*cells[first], *columns], [*lines, *theirs], left=len(cells[first]))
 
 
-def fill(text: str, blocks: dict[str, str]) -> tuple[str, list[str]]:
-    """Put blocks between their markers; returns the text and the names of blocks that it has no markers for."""
-    absent = []
+def fill(page: Path, blocks: dict[str, str]):
+    """Put blocks between their markers; name those that the page has no markers for."""
+    text = page.read_text()
     for name, content in blocks.items():
-        begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-        pattern = re.compile(f"{re.escape(begin)}(\n?).*?{re.escape(end)}", re.DOTALL)
-        if not pattern.search(text):
-            absent.append(name)
-        text = pattern.sub(lambda match, c=content: begin + match[1] + c + match[1] + end, text)  # noqa: B023
-    return text, absent
-
-
-def fill_page(path: Path, blocks: dict[str, str]):
-    if not path.exists():
-        return
-    text, absent = fill(path.read_text(), blocks)
-    path.write_text(text)
-    for name in absent:
-        print(f"{path} has no block <!-- begin: {name} -->")
+        pattern = rf"(<!-- begin: {name} -->(\n?)).*?(<!-- end: {name} -->)"
+        text, count = re.subn(pattern, lambda m, c=content: m[1] + c + m[2] + m[3], text, flags=re.DOTALL)
+        if not count:
+            print(f"{page} has no block <!-- begin: {name} -->")
+    page.write_text(text)
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -345,11 +319,10 @@ def curves(axes, results: list[Result], x: str, y: str, label: str, color=None, 
     lines = [(scale * r[x][k], r[y][k]) for r, k in zip(results, known, strict=True) if k.any()]
     if not lines:
         return
-    grid, values = lines[0][0], np.array([lines[0][1]])
-    if len(lines) > 1:
-        if not all(np.array_equal(line[0], grid) for line in lines):
-            grid = np.linspace(max(line[0][0] for line in lines), min(line[0][-1] for line in lines), 200)
-        values = np.array([np.interp(grid, *line) for line in lines])  # [seeds, points]
+    grid = lines[0][0]
+    if not all(np.array_equal(line[0], grid) for line in lines):
+        grid = np.linspace(max(line[0][0] for line in lines), min(line[0][-1] for line in lines), 200)
+    values = np.array([np.interp(grid, *line) for line in lines])  # [seeds, points]
     (thick,) = axes.plot(grid, values.mean(axis=0), color=color, linewidth=1.7, label=label, linestyle=linestyle)
     if len(lines) > 1:
         axes.fill_between(grid, *band(values), color=thick.get_color(), alpha=0.15, linewidth=0)
@@ -399,31 +372,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = Path(__file__).resolve().parents[1]
     parser.add_argument("--root", type=Path, default=root, help="folder of runs/, results/ and README.md")
-    known = sorted(path.stem for path in Path(__file__).parent.glob("figures/*.py"))
     parser.add_argument("section", nargs="*", help="draw these only (default: all)")
     args = parser.parse_args()
-    root, sections = args.root, args.section or known
-    if unknown := set(sections) - set(known):
+    known = sorted(path.stem for path in Path(__file__).parent.glob("figures/*.py"))
+    if unknown := set(args.section) - set(known):
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
-    collect(root / "runs" / "benchmark", root / "results", sections)
-    numbers = {}
+    results_folder, sections, numbers = args.root / "results", args.section or known, {}
+    collect(args.root / "runs" / "benchmark", results_folder, sections)
     for section in sections:
-        folder, module = root / "results" / section, figures_of(section)
+        folder, module = results_folder / section, figures_of(section)
         results = Results(folder)
         if not results.by_name:
             continue
         blocks = module.draw(results, folder)
-        numbers |= {f"{section}-number": blocks.pop("number")} if "number" in blocks else {}
+        if "number" in blocks:
+            numbers[f"{section}-number"] = blocks.pop("number")
         old = ", ".join(results.old())
         words = f"Made by the longer file at commit 7b0c269, not yet again: {old}. {getattr(module, 'OLD', '')}"
-        blocks |= {"machines": machines(results), "old": words.strip() if old else ""}
-        fill_page(folder / "README.md", blocks)
+        fill(folder / "README.md", blocks | {"machines": machines(results), "old": words.strip() if old else ""})
         if results.missing:
             print(f"{folder}: missing {', '.join(sorted(results.missing))}")
         if results.mixed():
             print(f"{folder}: seeds from different versions of the code in {', '.join(results.mixed())}")
-    importlib.import_module("benchmarks.matrix").write(root / "results")
-    fill_page(root / "README.md", numbers)
+    importlib.import_module("benchmarks.matrix").write(results_folder)
+    fill(args.root / "README.md", numbers)
     return 0
 
 
