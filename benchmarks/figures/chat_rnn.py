@@ -1,6 +1,5 @@
 """Figures and tables of gen/chat_rnn.py, for benchmarks/plot.py."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -34,33 +33,23 @@ def words_per_second(result: Result) -> float:
     return result.facts.get("words per second", result.final("charts/SPS"))
 
 
-def above(result: Result) -> float:
-    """Nats per word above the grammar's own, in percent."""
-    return 100 * (result.final(OLD_NLL if result.old else NLL) / result.final(FLOOR) - 1)
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
     ubuntu, counting, grammar = (results[name] for name in ("chat-ubuntu", "chat-kneser-ney", "chat-grammar"))
-    (kneser_ney,), floor = counting, grammar[0].final(FLOOR)
-    column = OLD_NLL if grammar[0].old else NLL
+    nll = OLD_NLL if grammar[0].old else NLL
     with plot.figure(folder / "ubuntu.png") as (axes,):
-        levels = {"Kneser-Ney trigram": kneser_ney.final(PERPLEXITY)}
+        levels = {"Kneser-Ney trigram": counting[0].final(PERPLEXITY)}
         words = {"xlabel": "epochs", "ylabel": "perplexity, held-out messages", "title": "Ubuntu channel"}
         plot.panel(axes, {"LSTM": ubuntu}, "charts/epoch", PERPLEXITY, levels, **words)
 
-    def epochs(seeds: list[Result]) -> str:
-        trained = seeds[0].final("charts/epoch")
-        return "1" if math.isnan(trained) else f"{trained:.0f}"
+    def above(seeds: list[Result], digits: int = 2) -> str:
+        """Nats per word above the grammar's own."""
+        return f"{plot.mean(100 * (seed.final(nll) / seed.final(FLOOR) - 1) for seed in seeds):.{digits}f} %"
 
-    columns = {
-        "epochs": epochs,
-        "perplexity": lambda seeds: f"{seeds[0].final(PERPLEXITY):.1f}",
-        "CPU seconds": plot.cpu,
-    }
+    perplexity = plot.column(PERPLEXITY, ".1f")
     nats = {
-        "nats per word": lambda seeds: f"{seeds[0].final(column):.4f}",
-        "the grammar itself": lambda seeds: f"{floor:.4f}",
-        "above it": lambda seeds: f"{above(seeds[0]):.2f} %",
+        "nats per word": plot.column(nll, ".4f"),
+        "the grammar itself": plot.column(FLOOR, ".4f"),
+        "above it": above,
         "CPU seconds": plot.cpu,
     }
     example = results["chat-speed-example"]
@@ -69,18 +58,14 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "words per CPU second": lambda seeds: plot.spread(map(words_per_second, seeds)),
         "faster": lambda seeds: plot.spread(plot.ratios(seeds, example, words_per_second)) + "x",
     }
-    tests = [
-        [label, *(f"{100 * plot.mean(seed.final(test) for seed in seeds):.0f} %" for seeds in (grammar, ubuntu))]
-        for test, label in TESTS.items()
-    ]
-    models = {"LSTM, 2 layers of 200": ubuntu, "Kneser-Ney trigram": counting}
+    models = {"LSTM, 2 layers of 200, 7 epochs": ubuntu, "Kneser-Ney trigram": counting}
     programs = {"gen/chat_rnn.py": results["chat-speed-float32"], "pytorch/examples": example}
-    perplexities = [columns["perplexity"](seeds) for seeds in (ubuntu, counting)]
+    columns = {label: plot.column(test, ".0f", 100, " %") for test, label in TESTS.items()}
     return {
-        "ubuntu": plot.beside("Ubuntu channel", models, columns),
+        "ubuntu": plot.beside("Ubuntu channel", models, {"perplexity": perplexity, "CPU seconds": plot.cpu}),
         "grammar": plot.beside("built-in grammar", {f"seed {seed.seed}": [seed] for seed in grammar}, nats),
-        "tests": plot.table(["", "built-in grammar", "Ubuntu channel"], tests),
+        "tests": plot.beside("completions", {"built-in grammar": grammar, "Ubuntu channel": ubuntu}, columns),
         "speed": plot.beside("speed", programs, speed),
-        "number": f"perplexity {perplexities[0]} on the Ubuntu channel (Kneser-Ney: {perplexities[1]}); "
-        f"{plot.mean(map(above, grammar)):.1f} % above the grammar's entropy",
+        "number": f"perplexity {perplexity(ubuntu)} on the Ubuntu channel (Kneser-Ney: {perplexity(counting)}); "
+        f"{above(grammar, 1)} above the grammar's entropy",
     }

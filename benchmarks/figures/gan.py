@@ -17,14 +17,8 @@ SPEED = {
     "gen/gan.py --bf16": "gan-speed-bf16",
     "pytorch/examples, dcgan": "examples-dcgan",
 }
-PICTURES = {
-    f"{row}.png": (
-        row,
-        "samples.png",
-        f"{data}: images from the same noise, a row for every 300 updates (the longer run: 5,000)",
-    )
-    for row, data in RUNS.items()
-}
+WORDS = "images from the same noise, a row for every 300 updates (the longer run: 5,000)"
+PICTURES = {f"{row}.png": (row, "samples.png", f"{data}: {WORDS}") for row, data in RUNS.items()}
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
@@ -42,25 +36,14 @@ def speeds(seeds: list[Result]) -> list[float]:
     return [seed.facts["pictures per CPU second"] for seed in seeds]
 
 
-def samples(results: Results, path: Path) -> str:
-    """Where the Frechet distance ends, and diversity over updates: the table and the figure."""
-    ours = {label: seeds for name, label in RUNS.items() if (seeds := results[name])}
-    if not ours:
-        return "Frechet distances and diversity: not run yet with the classifier that has not seen its reference."
-    with plot.figure(path) as (axes,):
-        words = {"xlabel": "updates", "ylabel": "distance to the nearest other image, real images = 1"}
-        plot.panel(axes, ours, "global_step", "eval/diversity", **words)
-    columns = {
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    samples = {
         "seeds": plot.count,
         "updates": lambda seeds: f"{seeds[0].final('global_step'):,.0f}",
         "Frechet distance": "eval/frechet",
         "of test images": "eval/frechet_real",
         "diversity": "eval/diversity",
     }
-    return plot.beside("", ours, columns) + f"\n\n![diversity]({path.name})"
-
-
-def draw(results: Results, folder: Path) -> dict[str, str]:
     peer = plot.mean(speeds(results["examples-dcgan"]))
     columns = {
         "runs": plot.count,
@@ -71,7 +54,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     faster = columns["times the example"](results["gan-speed-bf16"])
     programs = {label: results[name] for label, name in SPEED.items()}
     return {
-        "samples": samples(results, folder / "diversity.png"),
+        "samples": plot.beside("", {label: results[name] for name, label in RUNS.items()}, samples),
         "pictures": plot.pictures(folder, PICTURES),
         "speed": plot.beside("64 x 64 pixels, batches of 64, widths 64 to 512", programs, columns),
         "published": plot.table(["", "FID", "settings"], published, left=3),

@@ -5,30 +5,36 @@ from pathlib import Path
 from benchmarks import plot
 from benchmarks.plot import Results
 
-CODE_ERROR, FRECHET = "eval/code_error", "eval/frechet"
+CODE_ERROR = "eval/code_error"
 COLUMNS = [
-    "global_step", "losses/discriminator", "losses/generator", "losses/information", CODE_ERROR, FRECHET,
+    "global_step", "losses/discriminator", "losses/generator", "losses/information", CODE_ERROR, "eval/frechet",
     "eval/frechet_real", "eval/judge_accuracy", "charts/SPS",
 ]  # fmt: skip
 RUNS = {"infogan-mnist": "5,700 updates", "infogan-mnist-longer": "13,000 updates"}
-WORDS = "a code in each column, the same noise in each row; in the last two rows a continuous code from -1 to 1"
-PICTURES = {f"{row}-codes.png": (row, "codes.png", f"{label}: {WORDS}") for row, label in RUNS.items()}
+CODES, SWEEP = "a code in each column, the same noise in each row", "one coordinate from -1 to 1 in each row"
+PICTURES = {
+    "infogan-mnist-codes.png": ("infogan-mnist", "codes.png", f"5,700 updates: {CODES}"),
+    "infogan-mnist-sweep.png": ("", "", f"5,700 updates: {SWEEP}: the two continuous codes, then noise"),
+    "infogan-mnist-longer-codes.png": ("infogan-mnist-longer", "codes.png", f"13,000 updates: {CODES}"),
+    "infogan-mnist-longer-sweep.png": ("", "", f"13,000 updates: {SWEEP}: the two continuous codes, then noise"),
+}
+OLD = (
+    "It scored the code with running statistics of batch normalization, which mix real and generated images; now they "
+    "are those of the real images alone."
+)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
     ours = {label: results[name] for name, label in RUNS.items()}
     with plot.figure(folder / "code_error.png") as (axes,):
-        for label, seeds in ours.items():
-            plot.curves(axes, seeds, "global_step", CODE_ERROR, label)
-        axes.axhline(0.05, color=plot.GREY, linestyle=":", label="published: 5 %")
-        axes.set(xlabel="updates", ylabel="error on MNIST's test images", ylim=(0, 1), title="the code as a classifier")
-
+        words = {"xlabel": "updates", "ylabel": "error on MNIST's test images", "title": "the code as a classifier"}
+        plot.panel(axes, ours, "global_step", CODE_ERROR, {"published: 5 %": 0.05}, ylim=(0, 1), **words)
     columns = {
         "seeds": plot.count,
         "code error, %": plot.column(CODE_ERROR, scale=100),
         "published, %": lambda seeds: "5",
         "nats told of 2.30": "losses/information",
-        "Frechet distance": FRECHET,
+        "CPU seconds": plot.cpu,
     }
     least = min(seed.final(CODE_ERROR) for seed in results)
     return {

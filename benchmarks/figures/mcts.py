@@ -32,6 +32,7 @@ def searches_figure(results: Results, path: Path):
         connect.set(title="Connect Four: UCT against simple search", ylabel="share of the points, 200 games")
         for axes in (lost, connect):
             axes.set(xscale="log", xlabel="simulations per move", ylim=(-0.02, 1.02))
+        lost.legend(loc="lower left")
 
 
 def never_lost(seeds: list[Result], simulations: int = 3000) -> str:

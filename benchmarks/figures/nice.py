@@ -8,7 +8,7 @@ from benchmarks.plot import Results, number
 
 NATS, BITS, IMAGES = "eval/log_likelihood", "eval/bits_per_dim", 60_000  # of an epoch
 COLUMNS = ["global_step", "losses/log_likelihood", NATS, BITS, "charts/SPS"]
-PICTURES = {"samples.png": ("nice-mnist-hour", "samples.png", "Samples after 90 epochs")}
+PICTURES = {"samples.png": ("nice-mnist-long", "samples.png", "Samples after 40 epochs")}
 OLD = "These by gen/realnvp.py with --bf16: the same network, batches and optimizer."
 
 
@@ -16,7 +16,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     (published,) = plot.published("nice")
     nats, epochs, rows = float(published["nats"]), int(published["epochs"]), []
     with plot.figure(folder / "mnist.png") as (axes,):
-        for seed in [*results["nice-mnist"], *results["nice-mnist-hour"]]:
+        for seed in [*results["nice-mnist"], *results["nice-mnist-long"]]:
             trained = f"{seed.final('global_step') / IMAGES:.0f}"
             plot.curves(axes, [seed], "global_step", NATS, f"{trained} epochs", scale=1 / IMAGES)
             cells = [f"{seed.final(NATS):,.1f}", f"{seed.final(BITS):.3f}", number(seed.cpu)]

@@ -1,6 +1,5 @@
 """Figures and tables of algos/reinforce_mnist.py, for benchmarks/plot.py."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,20 @@ LECTURE = {
     "minus10": "the lecture: wrong, less likely;\nright, slightly less so",
 }
 percent = plot.column(TEST, ".1f", 100, " %")
-ROWS = [f"digits-reward-{key}-{baseline}" for key in REWARDS for baseline in BASELINES]
-ROWS += ["digits-full-step-10", "digits-full-step-minus10"]
-ROWS += [f"digits-rate-{rate}-{baseline}" for rate in ("0.3", "1") for baseline in BASELINES]
+ROWS = {  # rewards, update, learning rate
+    ("0, 1", "no baseline", "0.1"): "reward-0-none",
+    ("0, 1", "baseline", "0.1"): "reward-0-mean",
+    ("10, 11", "no baseline", "0.01"): "reward-10-none",
+    ("10, 11", "no baseline", "0.1"): "full-step-10",
+    ("10, 11", "baseline", "0.1"): "reward-10-mean",
+    ("-10, -9", "no baseline", "0.01"): "reward-minus10-none",
+    ("-10, -9", "no baseline", "0.1"): "full-step-minus10",
+    ("-10, -9", "baseline", "0.1"): "reward-minus10-mean",
+    ("0, 1", "no baseline", "0.3"): "rate-0.3-none",
+    ("0, 1", "baseline", "0.3"): "rate-0.3-mean",
+    ("0, 1", "no baseline", "1"): "rate-1-none",
+    ("0, 1", "baseline", "1"): "rate-1-mean",
+}
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
@@ -53,19 +63,8 @@ def rewards_figure(results: Results, path: Path):
         panels[3].set_ylabel("change of log pi per update\n(first 10,000 decisions)")
 
 
-def flag(seed: Result, name: str, default: str) -> str:
-    found = re.search(rf"--{name}[ =](\S+)", seed.command)
-    return found[1] if found else default
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
     rewards_figure(results, folder / "rewards.png")
-    ours = {}
-    for name in ROWS:
-        seed = results[name][0]
-        wrong = int(flag(seed, "reward-wrong", "0"))
-        baseline = BASELINES[flag(seed, "baseline", "none")]
-        ours[f"{wrong}, {wrong + 1}", baseline, flag(seed, "learning-rate", "0.1")] = results[name]
     columns = {
         "seeds": plot.count,
         "test accuracy": percent,
@@ -73,7 +72,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "right actions": lambda seeds: f"{change(seeds, 'right'):+.4f}",
         "CPU seconds": plot.cpu,
     }
-    labels = results["digits-cross-entropy"]
+    ours, labels = {cells: results[f"digits-{name}"] for cells, name in ROWS.items()}, results["digits-cross-entropy"]
     last = ["-", "cross-entropy of the labels", "0.1", str(len(labels)), percent(labels), "-", "-", plot.cpu(labels)]
     names = ["reward-0-mean", "reward-0-none", "rate-0.3-mean", "rate-0.3-none"]
     with_, without = (percent(results[f"digits-reward-10-{baseline}"]) for baseline in ("mean", "none"))
