@@ -23,15 +23,6 @@ OLD_PICTURES = {f"old_{kind}.png": ("", "", f"{RUNS[kind]}; {OLD_SHOWN}") for ki
 OLD = "The first had no skip connections; the others had half that weight of L1, and 128 pixels where there is a hint."
 
 
-def empty_hint(key: str):
-    """A column: the error with white paper for a hint; the longer file's had another name."""
-
-    def cell(seeds: list) -> str:
-        return plot.number(seeds[0].final(f"eval/empty_{key}" if seeds[0].old else f"eval/empty_hint_{key}"))
-
-    return cell
-
-
 def draw(results: Results, folder: Path) -> dict[str, str]:
     ours = {label: results[f"colorizer-{kind}"] for kind, label in RUNS.items()}
     known = next(seed for seed in results if seed.final("eval/blur_ab") > 0)
@@ -39,11 +30,12 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         levels = {"the blurred image itself": known.final("eval/blur_ab")}
         words = {"xlabel": "images", "ylabel": "error in Lab's a and b, test", "ylim": (0, None), "title": "Cartoons"}
         plot.panel(axes, ours, "global_step", AB, levels, **words)
+    empty = "eval/empty" if known.old else "eval/empty_hint"
     columns = {
         "L1": plot.column(L1, ".3f"),
         "Lab a, b": plot.column(AB, ".1f"),
-        "L1, empty hint": empty_hint("l1"),
-        "Lab a, b, empty hint": empty_hint("ab"),
+        "L1, empty hint": plot.column(f"{empty}_l1", ".3f"),
+        "Lab a, b, empty hint": plot.column(f"{empty}_ab", ".1f"),
         "CPU seconds": plot.cpu,
     }
     blurred = [f"{known.final('eval/blur_l1'):.3f}", f"{known.final('eval/blur_ab'):.1f}", "-", "-", "-"]

@@ -16,7 +16,6 @@ PLAYERS = {
 }
 PAIRS = ["both:uct", "short:uct", "long:uct", "both:short", "both:long"]
 COLUMNS = ["global_step", "charts/games", RANDOM, SHORT, LONG, *(f"match/{pair}" for pair in PAIRS)]
-OLD = "Its matches have 128 games per seed."
 
 
 def percent(points: list[float]) -> str:
@@ -27,16 +26,14 @@ def percent(points: list[float]) -> str:
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
     points = {pair: [seed.final(f"match/{pair}") for seed in results["dyna2-match"]] for pair in PAIRS}
-    plain = results["dyna2-no-search"]
-    if not results["dyna2-match"]:  # the longer file made a row for each match, and a run without search
-        points = {pair: [s.final("match/points") for s in results[f"dyna2-{pair.replace(':', '-')}"]] for pair in PAIRS}
-        plain = results["dyna2-learn"]
-    curves = {"Dyna-2, 10 simulations per move": results["dyna2"], "no search (Sarsa)": plain}
+    learners = {
+        "Dyna-2, 10 simulations per move": results["dyna2"],
+        "no search (Sarsa)": results["dyna2-no-search"],
+    }
     with plot.figure(folder / "dyna2.png", columns=2, size=(12, 4.2)) as (learning, panel):
-        for label, seeds in curves.items():
-            plot.curves(learning, seeds, "charts/games", RANDOM, label)
-        learning.set(title="Long-term memory alone, against random moves", xscale="log", ylim=(0.35, 1.01))
-        learning.set(xlabel="games of self-play", ylabel="points")
+        words = {"title": "Long-term memory alone, against random moves", "xlabel": "games of self-play"}
+        plot.panel(learning, learners, "charts/games", RANDOM, xscale="log", ylim=(0.35, 1.01), **words)
+        learning.set_ylabel("share of the points")
         for y, pair in enumerate(reversed(PAIRS)):
             panel.plot([100 * x for x in points[pair]], [y] * len(points[pair]), "o", color=plot.ORANGE, markersize=4)
             panel.plot(100 * np.mean(points[pair]), y, "|", color="black", markersize=18)
@@ -58,7 +55,6 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "CPU seconds": plot.cpu,
     }
     short, both = percent(points["short:uct"]), percent(points["both:uct"])
-    learners = {label: seeds for label, seeds in curves.items() if seeds and not seeds[0].old}
     return {
         "table": plot.table(["player", "against", f"points (%), {len(points[PAIRS[0]])} seeds"], rows, left=2),
         "learned": plot.beside("learned by", learners, columns),

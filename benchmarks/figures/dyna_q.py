@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import plot
+from benchmarks.figures.sarsa import line
 from benchmarks.plot import Results, mean, number
 
 LENGTH, ERROR = "charts/episodic_length", "charts/episodic_length_error"
@@ -28,9 +29,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             seeds = results[f"dyna-maze-n{n}"]
             lengths, errors = (np.array([seed[column] for seed in seeds]) for column in (LENGTH, ERROR))
             length, error = lengths.mean(axis=0), np.sqrt((errors**2).sum(axis=0)) / len(seeds)
-            episodes = np.arange(1, len(length) + 1)
-            (line,) = axes.plot(episodes, length, label=f"n = {n}")
-            axes.fill_between(episodes, length - error, length + error, color=line.get_color(), alpha=0.3, linewidth=0)
+            line(axes, np.arange(1, len(length) + 1), length, error, f"n = {n}")
             cells = [f"{number(length[e - 1])} ± {number(error[e - 1], like=length[e - 1])}" for e in EPISODES]
             cells += [", ".join(map(below_bar, lengths)), number(mean(s.final("eval/episodic_length") for s in seeds))]
             lines.append([f"n = {n}, {len(seeds) * RUNS} runs", *cells, plot.cpu(seeds)])

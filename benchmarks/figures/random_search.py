@@ -64,8 +64,6 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "episodes until solved": lambda seeds: f"**{with_error(*episodes_to_solve(seeds))}**",
         "reference": lambda seeds: "{value} ± {error}".format(**published[LIMITS[seeds[0].name]]),
         "independent simulation": simulated,
-        "median": lambda seeds: f"{episodes_to_solve(seeds)[2]}",
-        "steps per trial": lambda seeds: f"{plot.mean(seed.final(STEPS) for seed in seeds):,.0f}",
         "return in new episodes": lambda seeds: f"{plot.mean(seed.final(FOUND) for seed in seeds):.0f}",
         "CPU ms per trial": cpu_per_trial,
     }
