@@ -26,19 +26,18 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import add_to_last_row
+from gen import infogan
 
 NUM = 2000
 
 
 def load_labelled(dataset: str, data_dir: Path) -> list[torch.Tensor]:
     """Training images, uint8 [n, c, h, w], and labels [n], then those of the test set."""
-    infogan = importlib.import_module("gen.infogan")
     if dataset != "cifar10":
         return infogan.load_images(infogan.Args(dataset=dataset, data_dir=data_dir))
-    folder = data_dir / "cifar-10-batches-bin"
-    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    rows = torch.from_numpy(np.concatenate([np.fromfile(folder / f"{name}.bin", np.uint8) for name in names]))
-    labels, images = rows.view(-1, 3073)[:, 0], rows.view(-1, 3073)[:, 1:].reshape(-1, 3, 32, 32)
+    paths = sorted(Path(data_dir, "cifar-10-batches-bin").glob("*_batch*.bin"))  # the test batch is the last
+    rows = torch.from_numpy(np.concatenate([np.fromfile(path, np.uint8) for path in paths])).view(-1, 3073)
+    labels, images = rows[:, 0], rows[:, 1:].reshape(-1, 3, 32, 32)
     return [images[:50_000], labels[:50_000], images[50_000:], labels[50_000:]]
 
 
@@ -67,12 +66,10 @@ def features(classifier: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a^(1/2) C_b C_a^(1/2))^(1/2)) of features [n, k] and [m, k]."""
+    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features [n, k] and [m, k]."""
     a, b = a.double(), b.double()
     cov_a, cov_b = a.T.cov(), b.T.cov()
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    between = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    between = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
     return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * between).item()
 
 
@@ -93,25 +90,25 @@ class Judge:
 
 
 @torch.no_grad()
-def generate(module, args, states: dict, judge: Judge) -> dict[str, torch.Tensor]:
+def generate(module, args, test: torch.Tensor) -> dict[str, torch.Tensor]:
     """Column -> images in [0, 1], of the networks that the run has left."""
-    channels, size = judge.test.shape[1:3]
+    states = torch.load(args.run_dir / "model.pt", map_location="cpu")
+    channels, size = test.shape[1:3]
     if module.__name__ == "gen.gan":
         generator = module.make_generator(args.latent_dim, args.width, channels, args.image_size)
-        latents = torch.rand(NUM, args.latent_dim) * 2 - 1
-    elif module.__name__ == "gen.infogan":
+        latents = {"frechet": torch.rand(NUM, args.latent_dim) * 2 - 1}
+    elif module is infogan:
         generator = module.make_generator(args.latent_dim + args.codes + 2, args.width)
-        latents = module.sample_latents(NUM, args, torch.device("cpu"))
+        latents = {"frechet": module.sample_latents(NUM, args, torch.device("cpu"))}
     else:
         encoder = module.Discriminator(args.width, channels, size, 2 * args.latent_dim).eval()
         encoder.load_state_dict(states["encoder"])
-        decoder = module.make_decoder(args.latent_dim, args.width, channels, size).eval()
-        decoder.load_state_dict(states["decoder"])
+        generator = module.make_decoder(args.latent_dim, args.width, channels, size)
         latents = {"frechet": torch.randn(NUM, args.latent_dim)}
-        latents["frechet_recon"] = encoder(judge.test / 127.5 - 1)[1][:, : args.latent_dim]
-        return {name: decoder(z) * 0.5 + 0.5 for name, z in latents.items()}
-    generator.load_state_dict(states["generator"])
-    return {"frechet": generator.eval()(latents) * 0.5 + 0.5}
+        latents["frechet_recon"] = encoder(test / 127.5 - 1)[1][:, : args.latent_dim]
+    generator.load_state_dict(states["decoder" if "decoder" in states else "generator"])
+    generator.eval()
+    return {f"eval/{name}": generator(z) * 0.5 + 0.5 for name, z in latents.items()}
 
 
 def main():
@@ -122,9 +119,8 @@ def main():
         raise SystemExit("needs --run-dir, and a --dataset with labels")
     module.train(args)
     judge = Judge(args.dataset, args.data_dir)
-    states = torch.load(args.run_dir / "model.pt", map_location="cpu")
     torch.manual_seed(args.seed)
-    found = {f"eval/{name}": judge.distance(images) for name, images in generate(module, args, states, judge).items()}
+    found = {name: judge.distance(images) for name, images in generate(module, args, judge.test).items()}
     found |= {"eval/frechet_real": judge.distance(judge.test), "eval/judge_accuracy": judge.accuracy}
     add_to_last_row(args.run_dir, found)
 

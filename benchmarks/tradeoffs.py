@@ -25,8 +25,8 @@ from typing import Literal
 
 import torch
 import tyro
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.model_selection import ShuffleSplit
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -158,9 +158,10 @@ def samplers(size: int) -> list[Callable[[int], torch.Tensor]]:
 
 def linear_probe(codes: torch.Tensor, labels: torch.Tensor, test_codes: torch.Tensor, test_labels: torch.Tensor):
     """Accuracy of logistic regression on codes [n, k]; a fifth of those trained on chooses the penalty."""
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3))
     fifth = ShuffleSplit(1, test_size=0.2, random_state=0)
-    regression = LogisticRegressionCV(Cs=[0.01, 1.0], cv=fifth, max_iter=200, tol=1e-3)
-    return make_pipeline(StandardScaler(), regression).fit(codes, labels).score(test_codes, test_labels)
+    search = GridSearchCV(regression, {"logisticregression__C": [0.01, 1.0]}, cv=fifth)
+    return search.fit(codes, labels).score(test_codes, test_labels)
 
 
 @torch.no_grad()
