@@ -9,7 +9,15 @@ from benchmarks.plot import Result, Results
 
 BITS, TRAIN = "eval/bits_per_dim", "losses/bits_per_dim"
 COLUMNS = ["global_step", TRAIN, BITS, "charts/SPS", "time/elapsed"]
-SIZES = {"2 blocks of 32 channels": ("realnvp-cifar10", "small"), "8 blocks of 64 channels": ("realnvp-large", "large")}
+SMALL, LARGE = "2 blocks of 32 channels", "8 blocks of 64 channels"
+RUNS = {
+    (SMALL, "chrischute/real-nvp"): "chrischute-small",
+    (SMALL, "gen/realnvp.py"): "realnvp-cifar10-float32",
+    (SMALL, "gen/realnvp.py --bf16"): "realnvp-cifar10-bf16",
+    (LARGE, "chrischute/real-nvp"): "chrischute-large",
+    (LARGE, "gen/realnvp.py"): "realnvp-large-float32",
+    (LARGE, "gen/realnvp.py --bf16"): "realnvp-large-bf16",
+}
 PICTURES = {"cifar10.png": ("realnvp-cifar10-float32", "samples.png", "Samples after 350 updates")}
 OLD = "It did not flip images."
 
@@ -31,29 +39,19 @@ def speeds(seeds: list[Result]) -> list[float]:
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    runs, peers = {}, {}
-    for size, (ours, theirs) in SIZES.items():
-        names = [f"chrischute-{theirs}", f"{ours}-float32", f"{ours}-bf16"]
-        for name, program in zip(
-            names, ("chrischute/real-nvp", "gen/realnvp.py", "gen/realnvp.py --bf16"), strict=True
-        ):
-            runs[size, program], peers[name] = results[name], results[names[0]]
-    published = plot.published("realnvp")
+    runs, published = {cells: results[name] for cells, name in RUNS.items()}, plot.published("realnvp")
     with plot.figure(folder / "bits_cifar10.png") as (axes,):
-        for (size, program), seeds in runs.items():
-            if size in next(iter(SIZES)):
-                plot.curves(axes, seeds, "global_step", TRAIN, program, scale=1 / 16)
-        for row in published:
-            bits = float(row["bits_per_dim"])
-            axes.axhline(bits, color=plot.GREY, linestyle=":")
-            axes.annotate(f"{row['model']}: {bits:.2f}", (50, bits), fontsize=8, color=plot.GREY, va="bottom")
-        axes.set(xlabel="updates of 16 images", ylabel="bits per dimension, training", title="CIFAR-10", ylim=(3, 8))
+        small = {program: seeds for (size, program), seeds in runs.items() if size == SMALL}
+        levels = {f"{row['model']}: {row['bits_per_dim']}": float(row["bits_per_dim"]) for row in published}
+        words = {"xlabel": "updates of 16 images", "ylabel": "bits per dimension, training", "title": "CIFAR-10"}
+        plot.panel(axes, small, "global_step", TRAIN, levels, scale=1 / 16, ylim=(3, 8), **words)
 
     def faster(seeds: list[Result]) -> str:
-        return f"{plot.mean(speeds(seeds)) / plot.mean(speeds(peers[seeds[0].name])):.2f}x"
+        peer = results["chrischute-large" if "large" in seeds[0].name else "chrischute-small"]
+        return f"{plot.mean(speeds(seeds)) / plot.mean(speeds(peer)):.2f}x"
 
     def bits(seeds: list[Result]) -> str:
-        return "-" if "large" in seeds[0].name else plot.spread((seed.final(BITS) for seed in seeds), ".3f")
+        return "-" if "large" in seeds[0].name else plot.column(BITS, ".3f")(seeds)
 
     columns = {
         "images per CPU second": lambda seeds: plot.spread(speeds(seeds)),
@@ -62,7 +60,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "CPU seconds": plot.cpu,
     }
     theirs = [[row["model"], "published", "-", "-", f"{float(row['bits_per_dim']):.2f}", "-"] for row in published]
-    best = min(seed.final(BITS) for name in ("float32", "bf16") for seed in results[f"realnvp-cifar10-{name}"])
+    best = min(seed.final(BITS) for (_, program), seeds in runs.items() if "gen/" in program for seed in seeds)
     return {
         "table": plot.beside(("CIFAR-10, batches of 16", ""), runs, columns, theirs),
         "pictures": plot.pictures(folder, PICTURES),

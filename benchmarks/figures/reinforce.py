@@ -21,12 +21,12 @@ def facts(name: str, columns: dict) -> dict:
 
 
 def draw(results: plot.Results, folder) -> dict[str, str]:
-    with plot.figure(folder / "combinations.png", columns=2, size=(10, 3.8), sharey=True) as panels:
-        for axes, (credit, label) in zip(panels, CREDITS.items(), strict=True):
-            shown = {f"baseline: {baseline}": results[f"reinforce-{credit}-{baseline}"] for baseline in BASELINES}
-            words = {"title": f"credit: {label}", "xlabel": "thousand steps", "ylabel": "return, last 100 episodes"}
-            plot.panel(axes, shown, "global_step", RETURN, {"bar: 475": BAR}, scale=1e-3, **words)
     ours = {(label, b): results[f"reinforce-{credit}-{b}"] for credit, label in CREDITS.items() for b in BASELINES}
+    with plot.figure(folder / "combinations.png", size=(9, 4)) as (axes,):
+        shown = {f"{credit}, baseline: {baseline}": seeds for (credit, baseline), seeds in ours.items()}
+        words = {"title": "CartPole-v1", "xlabel": "thousand steps", "ylabel": "return, last 100 episodes"}
+        plot.panel(axes, shown, "global_step", RETURN, {"bar: 475": BAR}, scale=1e-3, **words)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     columns = {
         "reached 475": lambda seeds: plot.arrived(seed.facts["steps"] for seed in seeds),
         "steps": plot.fact("steps"),

@@ -11,7 +11,7 @@ ACCURACY, ERROR = "eval/accuracy", "eval/inversion_error"
 MEMORY = ["blocks", "computed_mb", "stored_mb", "inversion_error"]  # of benchmarks/revnet_memory.py
 COLUMNS = ["global_step", "losses/loss", ACCURACY, ERROR, "charts/SPS", *MEMORY]
 WAYS = {"activations recomputed": "", "activations stored": "-stored"}
-BATCH, IMAGES = 100, 50_000  # images of an update, and of an epoch
+BATCH = 100
 PICTURES = {"inversion.png": ("revnet-cifar10", "inversion.png", "features that enter, and recomputed")}
 
 
@@ -28,48 +28,46 @@ def blocks(memory: Result, path: Path) -> str:
     """MB kept for the backward pass over the number of blocks: the figure and the table."""
     blocks, computed, stored, errors = (memory[column] for column in MEMORY)
     with plot.figure(path) as (axes,):
-        axes.plot(blocks, computed, "o-", label="activations recomputed")
-        axes.plot(blocks, stored, "o-", label="activations stored")
+        for way, megabytes in zip(WAYS, (computed, stored), strict=True):
+            axes.plot(blocks, megabytes, "o-", label=way)
         axes.set(xlabel="blocks", ylabel="MB an image, stored for the backward pass", title="CIFAR-10, 32-64-112")
         axes.set(xscale="log", yscale="log", xticks=blocks, xticklabels=[f"{n:.0f}" for n in blocks])
         axes.minorticks_off()
     rows = [
-        [f"{n:.0f}", f"{4 * n + 2:.0f}", f"{kept:.3f}", f"{less:.3f}", f"{less / kept:.3f}", f"{error:.0e}"]
+        [f"{n:.0f}", f"{kept:.3f}", f"{less:.3f}", f"{less / kept:.3f}", f"{error:.0e}"]
         for n, less, kept, error in zip(blocks, computed, stored, errors, strict=True)
     ]
-    header = ["blocks", "layers", "stored, MB an image", "recomputed", "ratio", "largest inversion error"]
-    return plot.table(header, rows)
+    return plot.table(["blocks", "stored, MB an image", "recomputed", "ratio", "largest inversion error"], rows)
 
 
 def cifar(results: Results, path: Path) -> str:
     """Accuracy on CIFAR-10 as far as it was trained: the figure and the table."""
-    rows, (published,) = [], plot.published("revnet", model="RevNet-38")
+    ours = {
+        f"{way}, {epochs}": results.by_name.get(f"revnet-{name}{suffix}", [])
+        for name, epochs in (("cifar10", "half an epoch"), ("hour", "12 epochs"), ("long", "160 epochs"))
+        for way, suffix in WAYS.items()
+    }
     with plot.figure(path) as (axes,):
-        for name in ("revnet-cifar10", "revnet-hour", "revnet-long"):
-            for (way, suffix), line in zip(WAYS.items(), ("-", "--"), strict=True):
-                seeds = results.by_name.get(name + suffix, [])
-                plot.curves(axes, seeds, "global_step", ACCURACY, way, linestyle=line, scale=1 / IMAGES)
-                for seed in seeds:
-                    cells = [
-                        number(seed.final("global_step") / IMAGES),
-                        plot.cpu([seed]),
-                        f"{seed.final(ACCURACY):.1%}",
-                    ]
-                    rows.append([way, *cells, f"{seed.final('losses/loss'):.4f}", f"{seed.final(ERROR):.0e}"])
-        line = float(published["accuracy_memcnn"]) / 100
-        axes.axhline(line, color=plot.GREY, linestyle=":", label="MemCNN, 160 epochs")
-        axes.set(xlabel="epochs", ylabel="test accuracy", title="RevNet-38 on CIFAR-10")
-    header = ["CIFAR-10", "epochs", "CPU seconds", "test accuracy", "training loss", "inversion error"]
-    return plot.table(header, rows)
+        words = {"xlabel": "epochs", "ylabel": "test accuracy", "title": "RevNet-38 on CIFAR-10"}
+        (row,) = plot.published("revnet", model="RevNet-38")
+        levels = {"MemCNN, 160 epochs": float(row["accuracy_memcnn"]) / 100}
+        plot.panel(axes, ours, "global_step", ACCURACY, levels, scale=1 / 50_000, **words)
+    columns = {
+        "CPU seconds": plot.cpu,
+        "test accuracy": plot.column(ACCURACY, ".1%"),
+        "training loss": plot.column("losses/loss", ".4f"),
+        "inversion error": plot.column(ERROR, ".0e"),
+    }
+    return plot.beside("CIFAR-10", ours, columns)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
     (memory,), computed, stored = (results[f"revnet-{row}"] for row in ("memory", "speed-computed", "speed-stored"))
-    kept = [memory[column][memory["blocks"] == 9][0] for column in ("computed_mb", "stored_mb")]
-    size, times = kept[0] / kept[1], plot.ratios(computed, stored, seconds)
+    kept = {way: memory[column][memory["blocks"] == 9][0] for way, column in zip(WAYS, MEMORY[1:3], strict=True)}
+    size, times = kept["activations recomputed"] / kept["activations stored"], plot.ratios(computed, stored, seconds)
     rows = [
-        [way, plot.count(seeds), number(megabytes * BATCH), f"{plot.mean(map(seconds, seeds)):.3f}"]
-        for way, seeds, megabytes in zip(WAYS, (computed, stored), kept, strict=True)
+        [way, plot.count(seeds), number(kept[way] * BATCH), f"{plot.mean(map(seconds, seeds)):.3f}"]
+        for way, seeds in zip(WAYS, (computed, stored), strict=True)
     ]
     ratio = f"{plot.mean(times):.2f} ({min(times):.2f} to {max(times):.2f})"
     header = ["RevNet-38, CIFAR-10, batches of 100", "seeds", "MB stored", "CPU s an update"]

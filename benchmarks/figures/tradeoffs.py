@@ -33,37 +33,33 @@ def seconds(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.2g} s" if x >= 1 else f"{1000 * x:.2g} ms"
 
 
-def known(x: float, form: str) -> str:
-    return "-" if math.isnan(x) else form.format(number(x))
-
-
 def lecture_table(result: Result, title: str) -> str:
     """The lecture's words, and below each what was measured."""
     lines = []
     for k, (name, (kind, likelihood, samples, representation, computation)) in enumerate(LECTURE.items()):
         row = rows_of(result, k)[0]
         training = row["seconds_per_training_picture"]
+        cells = [f"{number(row['bits_per_dim'])} bits/dim", f"{number(row['binary_nats'])} nats", *judged(row)]
+        cells += map(seconds, (row["seconds_per_sample"], training, training * row["global_step"]))
         lines.append([f"**{kind}** (the lecture)", likelihood, "", samples, representation, computation, "", ""])
-        cells = [known(row["bits_per_dim"], "{} bits/dim"), known(row["binary_nats"], "{} nats")]
-        cells += [number(row["frechet"]), f"{100 * row['probe_accuracy']:.1f} %"]
-        lines.append(
-            [name, *cells, *map(seconds, (row["seconds_per_sample"], training, training * row["global_step"]))]
-        )
+        lines.append([name, *(cell.replace("- bits/dim", "-").replace("- nats", "-") for cell in cells)])
     (real,) = rows_of(result, REAL)
-    accuracy = f"{100 * real['probe_accuracy']:.1f} %"
-    lines.append(["test images", "", "", number(real["frechet"]), accuracy, "", "", ""])
+    lines.append(["test images", "", "", *judged(real), "", "", ""])
     header = [title, "log-likelihood", "binary", "samples", "representation", "per sample", "per training image"]
     return plot.table([*header, "training"], lines)
 
 
+def judged(row: dict[str, float]) -> list[str]:
+    return [number(row["frechet"]), f"{100 * row['probe_accuracy']:.1f} %"]
+
+
 def sizes(result: Result) -> str:
     """Seconds per sample over the number of pixels."""
-    sized = [rows_of(result, k)[1:] for k in range(len(LECTURE))]
-    lines = [
-        [name, words[-1], *(seconds(row["seconds_per_sample"]) for row in rows)]
-        for (name, words), rows in zip(LECTURE.items(), sized, strict=True)
-    ]
-    return plot.table(["one sample", "the lecture", *(f"{r['image_size']:.0f} pixels" for r in sized[0])], lines)
+    lines = []
+    for k, (name, words) in enumerate(LECTURE.items()):
+        sized = rows_of(result, k)[1:]
+        lines.append([name, words[-1], *(seconds(row["seconds_per_sample"]) for row in sized)])
+    return plot.table(["one sample", "the lecture", *(f"{row['image_size']:.0f} pixels" for row in sized)], lines)
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
