@@ -238,7 +238,9 @@ def train(args: Args) -> dict:
     images, test = load_images(args)
     if args.batch_size % world_size:
         raise UsageError(f"--batch-size {args.batch_size}: needs a multiple of {world_size}, the number of processes")
-    test = quantize(test[: args.eval_images], args.levels, torch.Generator().manual_seed(0)).to(device)
+    eval_rng = torch.Generator().manual_seed(0)  # the same images and pixels for every seed
+    test = test[torch.randperm(len(test), generator=eval_rng)[: args.eval_images]]  # MNIST's first ones are easier
+    test = quantize(test, args.levels, eval_rng).to(device)
     model = PixelCNN(images.shape[1], args.levels, args.layers, args.channels).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.updates)

@@ -13,8 +13,10 @@ PANELS = {
     "cifar10": (BITS, "CIFAR-10", "bits per dimension"),
 }
 WORDS = "test images, completions of their upper halves, samples"
-PICTURES = {f"{data}.png": (f"pixelcnn-{data}", "samples.png", f"{title}: {WORDS}")
-            for data, (_, title, _) in PANELS.items()}  # fmt: skip
+PICTURES = {
+    "mnist.png": ("pixelcnn-mnist-hour", "samples.png", f"MNIST: {WORDS}"),
+    "cifar10.png": ("pixelcnn-cifar10", "samples.png", f"CIFAR-10: {WORDS}"),
+}
 OLD = "It had --bf16."
 
 
@@ -24,14 +26,12 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         for axes, (dataset, (column, title, unit)) in zip(panels, PANELS.items(), strict=True):
             for name in (f"pixelcnn-{dataset}", f"pixelcnn-{dataset}-hour"):
                 for seed in results.by_name.get(name, []):
-                    plot.curves(axes, [seed], "global_step", column, "ours, test images", scale=1 / IMAGES[dataset])
-                    epochs, found = (
-                        f"{seed.final('global_step') / IMAGES[dataset]:.2g}",
-                        f"{seed.final(column):.2f} {unit}",
-                    )
-                    rows.append([f"{title}: ours", found, str(seed.seed), epochs, plot.cpu([seed])])
-                    numbers.append(f"{title.split(',')[0]} {found} after {epochs} epochs")
-            for row, color in zip(plot.published("pixelcnn", dataset=dataset), plot.COLORS[1:], strict=False):
+                    epochs = f"{seed.final('global_step') / IMAGES[dataset]:.2g} epochs"
+                    found = f"{seed.final(column):.2f} {unit}"
+                    plot.curves(axes, [seed], "global_step", column, f"ours, {epochs}", scale=1 / IMAGES[dataset])
+                    rows.append([f"{title}: ours", found, str(seed.seed), epochs.split()[0], plot.cpu([seed])])
+                    numbers.append(f"{title.split(',')[0]} {found} after {epochs}")
+            for row, color in zip(plot.published("pixelcnn", dataset=dataset), plot.COLORS[2:], strict=False):
                 label = f"{row['model']}: {row['value']}"
                 axes.axhline(float(row["value"]), color=color, linestyle=":", label=label)
                 rows.append([f"{title}: {row['model']}", f"{row['value']} {unit}", "-", "-", "-"])
