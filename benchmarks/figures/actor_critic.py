@@ -1,7 +1,5 @@
 """Figures and tables of algos/actor_critic.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 
 RETURN = "charts/episodic_return_100"
@@ -20,7 +18,7 @@ def cpu_to_bar(result: plot.Result) -> float:
     return result.cpu * result.facts["steps"] / result.final("global_step")
 
 
-def draw(results: plot.Results, folder: Path) -> dict[str, str]:
+def draw(results: plot.Results, folder) -> dict[str, str]:
     ours, pendulum = results["ac-cartpole"], results["ac-pendulum"]
     with plot.figure(folder / "curves.png") as (axes,):
         words = {"title": "CartPole-v1", "xlabel": "thousand steps", "ylabel": "return, last 100 episodes"}

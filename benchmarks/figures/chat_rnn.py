@@ -1,7 +1,5 @@
 """Figures and tables of gen/chat_rnn.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -33,7 +31,7 @@ def words_per_second(result: Result) -> float:
     return result.facts.get("words per second", result.final("charts/SPS"))
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ubuntu, counting, grammar = (results[name] for name in ("chat-ubuntu", "chat-kneser-ney", "chat-grammar"))
     nll = OLD_NLL if grammar[0].old else NLL
     with plot.figure(folder / "ubuntu.png") as (axes,):

@@ -1,7 +1,5 @@
 """Figures and tables of gen/colorizer.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -23,7 +21,7 @@ OLD_PICTURES = {f"old_{kind}.png": ("", "", f"{RUNS[kind]}; {OLD_SHOWN}") for ki
 OLD = "The first had no skip connections; the others had half that weight of L1, and 128 pixels where there is a hint."
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {label: results[f"colorizer-{kind}"] for kind, label in RUNS.items()}
     known = next(seed for seed in results if seed.final("eval/blur_ab") > 0)
     with plot.figure(folder / "learning.png", size=(6.5, 4)) as (axes,):

@@ -1,7 +1,5 @@
 """Figures and tables of gen/deconvnet.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -16,26 +14,20 @@ PICTURES |= {  # of the longer file
 }
 
 
-def each(column: str, form: str):
-    """A column of the table: one figure per seed."""
-    return lambda seeds: " / ".join(form.format(seed.final(f"eval/{column}")) for seed in seeds)
-
-
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     columns = {
         "seeds": plot.count,
-        "epochs": lambda seeds: f"{seeds[0].final('global_step') / 50_000:.0f}",
-        "test accuracy": each("accuracy", "{:.2%}"),
-        "correlation, layer 1": each("correlation_1", "{:.2f}"),
-        "correlation, layer 2": each("correlation_2", "{:.2f}"),
-        "likeness, layer 1": each("likeness_1", "{:.2f}"),
-        "likeness, layer 2": each("likeness_2", "{:.2f}"),
-        "dead of 32, 64": lambda seeds: plot.number(seeds[0].final("eval/dead_1") + seeds[0].final("eval/dead_2")),
-        "CPU seconds": lambda seeds: " / ".join(plot.cpu([seed]) for seed in seeds),
+        "epochs": plot.column("global_step", ".0f", 1 / 50_000),
+        "test accuracy": plot.column("eval/accuracy", ".2%"),
+        "correlation, layer 1": "eval/correlation_1",
+        "correlation, layer 2": "eval/correlation_2",
+        "likeness, layer 1": "eval/likeness_1",
+        "likeness, layer 2": "eval/likeness_2",
+        "CPU seconds": plot.cpu,
     }
     seeds = results["deconvnet-cifar10"]
     return {
         "table": plot.beside("", {"CIFAR-10": seeds}, columns),
         "pictures": plot.pictures(folder, PICTURES),
-        "number": f"CIFAR-10 {100 * plot.mean(seed.final('eval/accuracy') for seed in seeds):.1f} %",
+        "number": f"CIFAR-10 {plot.column('eval/accuracy', '.1f', 100)(seeds)} %",
     }

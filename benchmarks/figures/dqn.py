@@ -1,7 +1,5 @@
 """Figures and tables of algos/dqn.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -26,24 +24,19 @@ def largest(seeds: list) -> str:
     return plot.spread(seed.facts["largest_q"] for seed in seeds)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {env: results[name] for name, env in ENVIRONMENTS.items()}
     peer, published = results["cleanrl-cartpole"], {row["environment"]: row for row in plot.published("dqn")}
     tricks = {label: results[name] for name, label in TRICKS.items()}
-    with plot.figure(folder / "curves.png", columns=2, size=(10.4, 3.8)) as panels:
-        for axes, (env, seeds) in zip(panels, ours.items(), strict=True):
-            plot.curves(axes, seeds, "global_step", RETURN, "algos/dqn.py", scale=1e-6)
-            if env == "CartPole-v1":
-                plot.curves(axes, peer, "global_step", RETURN, "CleanRL, run here", plot.GREY, scale=1e-6)
-            line = float(published[env]["return"])
-            axes.axhline(line, color=plot.VERMILLION, linestyle="--", label="CleanRL, published")
-            axes.set(title=env, xlabel="million environment steps", ylabel="return, last 100 episodes")
-    with plot.figure(folder / "tricks.png", columns=2, size=(10.4, 3.8)) as (returns, values):
-        words = {"title": "CartPole-v1", "xlabel": "million environment steps", "scale": 1e-6}
-        plot.panel(returns, tricks, "global_step", RETURN, ylabel="return, last 100 episodes", **words)
-        bound = {"upper bound of the true values": 100}  # 1 a step for ever, at a discount of .99
-        plot.panel(values, tricks, "global_step", LARGEST, bound, ylabel="largest |Q|", yscale="log", **words)
-        values.legend()
+    with plot.figure(folder / "curves.png", columns=2, size=(10.4, 3.8)) as (cartpole, acrobot):
+        words = {"xlabel": "million environment steps", "ylabel": "return, last 100 episodes", "scale": 1e-6}
+        for axes, env, shown in (
+            (cartpole, "CartPole-v1", tricks),
+            (acrobot, "Acrobot-v1", {"DQN": ours["Acrobot-v1"]}),
+        ):
+            levels = {"CleanRL, published": float(published[env]["return"])}
+            plot.panel(axes, shown, "global_step", RETURN, levels, title=env, **words)
+        plot.curves(cartpole, peer, "global_step", RETURN, "CleanRL, run here", plot.BLACK, "--", scale=1e-6)
     scores = {"seeds": plot.count, "training, last 100 episodes": RETURN, "greedy, 100 episodes": EVALUATION}
 
     def theirs(seeds: list) -> str:

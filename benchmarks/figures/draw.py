@@ -1,7 +1,6 @@
 """Figures and tables of gen/draw.py, for benchmarks/plot.py; draw_color.py's pictures are made by the same code."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ STARTS = {
 OLD = "In its pictures new images alternate with test images."
 
 
-def load_model(folder: Path, run: str, module) -> tuple:
+def load_model(folder, run: str, module) -> tuple:
     """The trained model of a finished run and its test images, None where the run's folder is not there any more."""
     run_dir = folder.parents[1] / "runs" / "benchmark" / run / "seed1"
     if not (run_dir / "model.pt").exists():
@@ -47,7 +46,7 @@ def load_model(folder: Path, run: str, module) -> tuple:
 
 
 @torch.no_grad()
-def steps_figure(model, images: torch.Tensor, path: Path):
+def steps_figure(model, images: torch.Tensor, path):
     """Width and centre of the patches and nats told at each step: mean and standard deviation over images."""
     _, told, reads, writes = model(len(images), images)
 
@@ -68,7 +67,7 @@ def steps_figure(model, images: torch.Tensor, path: Path):
             axes.set(xlabel="step", ylabel=label)
 
 
-def bound(results: Results, path: Path) -> str:
+def bound(results: Results, path) -> str:
     """The bound on test images over epochs: the figure and the table."""
     ours = {("draw.py", *cells): seeds for name, cells in MNIST.items() if (seeds := results[name])}
     published = [
@@ -90,7 +89,7 @@ def bound(results: Results, path: Path) -> str:
     return plot.beside(first, ours, columns, [[*cells, "-", "-"] for cells in published])
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     from gen import draw as script
 
     plot.pictures(folder, PICTURES)

@@ -1,7 +1,5 @@
 """Figures and tables of gen/draw_color.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.figures.draw import load_model, steps_figure
 from benchmarks.plot import Results
@@ -17,7 +15,7 @@ RUNS = {  # the post's proposals: latents, T, epochs
 OLD = "They were tested on 412 images, drawn from the mean codes."
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     from gen import draw_color as script
 
     plot.pictures(folder, {"drawing.png": ("draw-color-long", "drawing.png", "drawing")})
@@ -30,8 +28,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         "CPU seconds": plot.cpu,
     }
     ours = {cells: results[f"draw-color-{name}"] for name, cells in RUNS.items()}
-    errors = {name: f"{results[f'draw-color-{name}'][0].final(ERROR):.0f}" for name in RUNS}
-    return errors | {
+    short, long = (plot.column(ERROR, ".0f")(results[f"draw-color-{name}"]) for name in ("base", "long"))
+    return {
         "table": plot.beside(("latents per step", "T", "epochs"), ours, columns),
-        "number": f"cartoons, squared error {errors['base']} after 2 epochs, {errors['long']} after 20",
+        "number": f"cartoons, squared error {short} after 2 epochs, {long} after 20",
     }

@@ -1,7 +1,5 @@
 """Figures and tables of algos/dyna2.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -24,23 +22,16 @@ def percent(points: list[float]) -> str:
     return f"{100 * np.mean(points):.1f}{error}"
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     points = {pair: [seed.final(f"match/{pair}") for seed in results["dyna2-match"]] for pair in PAIRS}
     learners = {
         "Dyna-2, 10 simulations per move": results["dyna2"],
         "no search (Sarsa)": results["dyna2-no-search"],
     }
-    with plot.figure(folder / "dyna2.png", columns=2, size=(12, 4.2)) as (learning, panel):
+    with plot.figure(folder / "dyna2.png") as (axes,):
         words = {"title": "Long-term memory alone, against random moves", "xlabel": "games of self-play"}
-        plot.panel(learning, learners, "charts/games", RANDOM, xscale="log", ylim=(0.35, 1.01), **words)
-        learning.set_ylabel("share of the points")
-        for y, pair in enumerate(reversed(PAIRS)):
-            panel.plot([100 * x for x in points[pair]], [y] * len(points[pair]), "o", color=plot.ORANGE, markersize=4)
-            panel.plot(100 * np.mean(points[pair]), y, "|", color="black", markersize=18)
-        labels = ["\nagainst ".join(PLAYERS[name] for name in pair.split(":")) for pair in reversed(PAIRS)]
-        panel.set_yticks(range(len(PAIRS)), labels, fontsize=8)
-        panel.axvline(50, color=plot.GREY, linewidth=0.8)
-        panel.set(title="Connect Four, 100 simulations per move", xlabel="points (%), a dot per seed", xlim=(0, 101))
+        plot.panel(axes, learners, "charts/games", RANDOM, xscale="log", ylim=(0.35, 1.01), **words)
+        axes.set_ylabel("share of the points")
     rows = [[*(PLAYERS[name] for name in pair.split(":")), percent(points[pair])] for pair in PAIRS]
 
     def score(column: str):

@@ -1,7 +1,5 @@
 """Figures and tables of algos/dyna_q.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -20,7 +18,7 @@ def below_bar(lengths: np.ndarray) -> str:
     return str(int(np.flatnonzero(lengths < 20)[0]) + 1)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     published = plot.published("dyna_q")
     theirs = {(int(row["planning_steps"]), int(row["episode"])): float(row["steps"]) for row in published}
     lines, middle = [], []

@@ -1,10 +1,7 @@
 """Figures and tables of algos/dynamic_programming.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
-from algos.dynamic_programming import action_values, greedy, load_model
 from benchmarks import plot
 from benchmarks.plot import Result, Results
 
@@ -16,9 +13,11 @@ WORLDS = {
     "cliff": "CliffWalking-v1",
     "taxi": "Taxi-v4",
 }
-FIGURE_4_1 = {k: f"dp-random-4x4-{k}" for k in ("1", "2", "3", "10")} | {"last": "dp-random-4x4"}
-BOOK = {("gridworld-4x4", sweep): name for sweep, name in FIGURE_4_1.items()}
-BOOK |= {("gridworld-5x5", "last"): "dp-random-5x5", ("gridworld-5x5 optimal", "last"): "dp-5x5-k1"}
+BOOK = {("gridworld-4x4", k): f"dp-random-4x4-{k}" for k in ("1", "2", "3", "10")} | {
+    ("gridworld-4x4", "last"): "dp-random-4x4",
+    ("gridworld-5x5", "last"): "dp-random-5x5",
+    ("gridworld-5x5 optimal", "last"): "dp-5x5-k1",
+}
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
@@ -27,7 +26,7 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     return {"sweeps": len(columns[EARNED]) - 1, "earns_it_all_after": int(below[-1]) + 1 if len(below) else 0}
 
 
-def keep_values(folder: Path):
+def keep_values(folder):
     """The values of the book's worlds, from runs/benchmark/ where these are, to results/<row>/values.csv."""
     for name in BOOK.values():
         model = folder.parents[1] / "runs" / "benchmark" / name / "seed1" / "model.npz"
@@ -35,33 +34,7 @@ def keep_values(folder: Path):
             np.savetxt(folder / name / "values.csv", np.load(model)["v"], fmt="%.10g", header="value", comments="")
 
 
-def values_of(folder: Path, name: str) -> np.ndarray:
-    return np.array([float(row["value"]) for row in plot.read_rows(folder / name / "values.csv")])
-
-
-def figure_4_1(folder: Path, path: Path):
-    """Values of the random policy after some sweeps, above the policies that are greedy on them."""
-    P, R, _ = load_model("gridworld-4x4")
-    with plot.figure(path, 2, 6, size=(12, 4.4)) as panels:
-        for above, below, (k, name) in zip(panels[:6], panels[6:], {"0": "", **FIGURE_4_1}.items(), strict=True):
-            v = values_of(folder, name) if name else np.zeros(16)
-            policy = greedy(action_values(P, R, v, 1.0))
-            above.set_title(f"k = {k.replace('last', '∞')}")
-            for axes in (above, below):
-                axes.set(xlim=(0, 4), ylim=(4, 0), xticks=range(5), yticks=range(5), aspect="equal")
-                axes.tick_params(length=0, labelbottom=False, labelleft=False)
-                axes.grid(color="black", linewidth=0.6, alpha=1)
-            for s in range(16):
-                x, y = s % 4 + 0.5, s // 4 + 0.5
-                above.text(x, y, f"{v[s]:.1f}", ha="center", va="center", fontsize=8)
-                for a, (dx, dy) in enumerate([(0, -0.3), (0, 0.3), (0.3, 0), (-0.3, 0)]):
-                    if s not in (0, 15) and policy[s, a]:
-                        below.arrow(x, y, dx, dy, width=0.02, head_width=0.13, length_includes_head=True)
-        panels[0].set_ylabel("values of the random policy")
-        panels[6].set_ylabel("greedy policy")
-
-
-def returns_figure(results: Results, path: Path):
+def returns_figure(results: Results, path):
     """Value iteration: what the greedy policy earns after each sweep, beside the value of the first state."""
     with plot.figure(path, 2, 2, size=(11, 7)) as panels:
         for axes, world in zip(panels, ("frozenlake", "frozenlake8x8", "cliff", "taxi"), strict=True):
@@ -88,22 +61,21 @@ def sweeps_table(results: Results) -> str:
     return plot.table(["sweeps per policy", *header.values()], rows)
 
 
-def book_table(folder: Path) -> tuple[str, int]:
+def book_table(folder) -> tuple[str, int]:
     """Our values beside the printed ones, rounded alike; how many numbers do not agree."""
     groups, rows, different = {}, [], 0
     for row in plot.published("dynamic_programming"):
         groups.setdefault((row["source"], row["grid"], row["sweep"]), []).append(row)
     for (source, grid, sweep), printed in groups.items():
-        v = values_of(folder, BOOK[grid, sweep])
+        v = [float(row["value"]) for row in plot.read_rows(folder / BOOK[grid, sweep] / "values.csv")]
         off = [abs(v[int(r["state"])] - float(r["value"])) > 0.5 * 10 ** -int(r["decimals"]) + 1e-9 for r in printed]
         rows.append([source, sweep.replace("last", "the end"), str(len(off)), str(len(off) - sum(off))])
         different += sum(off)
     return plot.table(["numbers", "after sweep", "printed", "agree"], rows), different
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     keep_values(folder)
-    figure_4_1(folder, folder / "figure_4_1.png")
     returns_figure(results, folder / "returns.png")
     book, different = book_table(folder)
     (synchronous,), (in_place,) = results["dp-theta"], results["dp-theta-in-place"]

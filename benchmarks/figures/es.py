@@ -1,7 +1,5 @@
 """Figures and tables of algos/es.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -33,7 +31,7 @@ def steps_of_mean_curve(seeds: list[Result], bar: float) -> float:
     return plot.first_reached({"global_step": steps, SCORE: np.mean(lines, axis=0)}, SCORE, bar)
 
 
-def table3(results: Results, path: Path) -> tuple[str, str]:
+def table3(results: Results, path) -> tuple[str, str]:
     """The paper's Table 3 beside ours, and the README's number; a panel for each environment that was run."""
     rows, numbers = [], []
     with plot.figure(path, columns=3, size=(12, 3.8)) as panels:
@@ -58,7 +56,7 @@ def table3(results: Results, path: Path) -> tuple[str, str]:
     return plot.table(header, rows), "steps: " + ", ".join(numbers)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     table, numbers = table3(results, folder / "table3.png")
     variants = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
     with plot.figure(folder / "variants.png") as (axes,):

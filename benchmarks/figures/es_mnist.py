@@ -1,7 +1,5 @@
 """Figures and tables of algos/es_mnist.py and algos/node_perturbation_mnist.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -14,7 +12,7 @@ def percent(column: str):
     return plot.column(column, ".1f", 100, " %")
 
 
-def accuracies(results: Results, methods: dict[str, str], path: Path, lowest: float = 0.0) -> str:
+def accuracies(results: Results, methods: dict[str, str], path, lowest: float = 0.0) -> str:
     """Test accuracy over the images evaluated, those of all perturbed networks: the figure and the table."""
     published = {row["method"]: row for row in plot.published("es_mnist")}
     ours = {label: results[name] for name, label in methods.items()}
@@ -41,7 +39,7 @@ def accuracies(results: Results, methods: dict[str, str], path: Path, lowest: fl
     return plot.beside("MNIST", ours, columns)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     es = results["es-mnist-low-rank"]
     images = f"{es[0].final('global_step') / 1e6:.1f} M images"
     return {

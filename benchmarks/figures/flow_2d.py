@@ -1,7 +1,5 @@
 """Figures and tables of gen/flow_2d.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -12,7 +10,7 @@ PICTURES = {f"{name}.png": (f"flow-{name}", "density.png", name) for name in SOU
 OLD = "These by gen/realnvp.py, from 50,000 points used again in each epoch."
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {name: results[f"flow-{name}"] for name in SOURCES}
     with plot.figure(folder / "above_source.png") as (axes,):
         words = {"xlabel": "points", "ylabel": "nats above the source", "yscale": "log"}

@@ -1,7 +1,5 @@
 """Figures and tables of gen/gan.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -36,7 +34,7 @@ def speeds(seeds: list[Result]) -> list[float]:
     return [seed.facts["pictures per CPU second"] for seed in seeds]
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     samples = {
         "seeds": plot.count,
         "updates": lambda seeds: f"{seeds[0].final('global_step'):,.0f}",

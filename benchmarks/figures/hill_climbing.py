@@ -1,7 +1,6 @@
 """Figures and tables of algos/hill_climbing.py beside random search and a policy gradient, for benchmarks/plot.py."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -53,24 +52,18 @@ def median_of_all(seeds: list[Result]) -> str:
 
 def plain(seeds: list[Result]) -> dict[str, str]:
     """The post's loop beside an independent measurement, and what becomes of its 7.43."""
-    theirs = {row["quantity"]: row for row in plot.published("search", method="hill climbing")}
-    mean, error, median = episodes_to_solve(seeds)
-    columns = {"20": within(20), "200": within(200), "2,000": within(2000)}
-    columns |= {"mean of the solved": lambda _: f"{mean:.0f} ± {error:.0f}", "median": lambda _: f"{median}"}
-    last = [f"{100 * float(theirs[f'solved by {k}']['value']):g} %" for k in (20, 200, 2000)]
-    last += [theirs[f"{what} of the solved by 2000"]["value"] for what in ("mean", "median")]
-    solved, reference = float(share_within(seeds, 2000)), theirs["not solved by 2000"]
-    ours = {f"`algos/hill_climbing.py`, {trials(seeds):,} trials": seeds}
+    (reference,) = plot.published("search", method="hill climbing", quantity="not solved by 2000")
+    solved, (mean, error, median) = float(share_within(seeds, 2000)), episodes_to_solve(seeds)
     return {
-        "plain": plot.beside("solved within", ours, columns, [[theirs["solved by 20"]["source"], *last]]),
         "stuck": percent(1 - solved, math.sqrt(solved * (1 - solved) / trials(seeds))),
         "reference": f"{reference['source']}: {percent(float(reference['value']), float(reference['error']))}",
         "mean": f"{mean:.0f} ± {error:.0f}",
+        "median": f"{median}",
         "quotient": f"{100 * solved * mean / 1000:.1f}",
     }
 
 
-def plateau_figure(result: Result, path: Path):
+def plateau_figure(result: Result, path):
     observations = ["position", "velocity", "angle", "angular velocity"]
     with plot.figure(path, columns=4, size=(11, 3.4), sharey=True) as panels:
         for j, (axes, observation) in enumerate(zip(panels, observations, strict=True)):
@@ -96,7 +89,7 @@ def wide(results: Results, four: dict[str, list[Result]]) -> str:
     return plot.table(["solved within 1,000, median of all", *header], rows)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     random = Results(folder.parent / "random_search")
     runs = {name: (random if name == "random-v0" else results)[name] for name in METHODS}
     with plot.figure(folder / "methods.png", size=(9, 5)) as (axes,):

@@ -1,7 +1,5 @@
 """Figures and tables of gen/infogan.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -24,7 +22,7 @@ OLD = (
 )
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {label: results[name] for name, label in RUNS.items()}
     with plot.figure(folder / "code_error.png") as (axes,):
         words = {"xlabel": "updates", "ylabel": "error on MNIST's test images", "title": "the code as a classifier"}

@@ -1,7 +1,5 @@
 """Figures and tables of algos/mcts.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Result, Results
 
@@ -18,7 +16,7 @@ LOST = [f"{who}/lost_{order}" for who in ("random", "perfect") for order in ORDE
 CONNECT = (10, 30, 100)  # simulations per move
 
 
-def searches_figure(results: Results, path: Path):
+def searches_figure(results: Results, path):
     """Tic-tac-toe, moving second, and UCT against simple search at Connect Four, over simulations per move."""
     ours = {label: results[f"mcts-tictactoe-{name}"] for name, label in SEARCHES.items()}
     with plot.figure(path, columns=2, size=(10, 4)) as (lost, connect):
@@ -40,7 +38,7 @@ def never_lost(seeds: list[Result], simulations: int = 3000) -> str:
     return f"{sum(not any(seed.at(simulations, column) for column in LOST) for seed in seeds)} of {len(seeds)}"
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     searches_figure(results, folder / "searches.png")
     columns = {
         "seeds": plot.count,

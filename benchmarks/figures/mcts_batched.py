@@ -1,7 +1,5 @@
 """Figures and tables of algos/mcts_batched.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results, mean, median, number
 
@@ -15,7 +13,7 @@ def speed(result: plot.Result) -> float:
     return result.final(SPEED)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours, theirs, rows = results["mcts-batched-tictactoe-256"], results["mctx-speed"], {}
     with plot.figure(folder / "speed.png", size=(6.5, 4)) as (axes,):
         for game, (label, positions) in GAMES.items():

@@ -1,7 +1,6 @@
 """Figures and tables of gen/nice.py, for benchmarks/plot.py."""
 
 import math
-from pathlib import Path
 
 from benchmarks import plot
 from benchmarks.plot import Results, number
@@ -12,7 +11,7 @@ PICTURES = {"samples.png": ("nice-mnist-long", "samples.png", "Samples after 40 
 OLD = "These by gen/realnvp.py with --bf16: the same network, batches and optimizer."
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     (published,) = plot.published("nice")
     nats, epochs, rows = float(published["nats"]), int(published["epochs"]), []
     with plot.figure(folder / "mnist.png") as (axes,):

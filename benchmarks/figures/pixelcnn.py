@@ -1,7 +1,5 @@
 """Figures and tables of gen/pixelcnn.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -20,7 +18,7 @@ PICTURES = {
 OLD = "It had --bf16."
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     rows, numbers = [], []
     with plot.figure(folder / "curves.png", columns=2, size=(10, 4)) as panels:
         for axes, (dataset, (column, title, unit)) in zip(panels, PANELS.items(), strict=True):

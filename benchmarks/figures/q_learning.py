@@ -1,7 +1,5 @@
 """Figures and tables of algos/q_learning.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.figures.sarsa import COLUMNS, EPISODE, GREEDY, ONLINE, RETURN, pooled, share_ended, with_error
 
@@ -10,7 +8,7 @@ __all__ = ["COLUMNS", "draw"]
 DOORS = {"greedy": "no exploration", "fixed": "epsilon 0.1", "decaying": "epsilon from 1 to 0"}
 
 
-def draw(results: plot.Results, folder: Path) -> dict[str, str]:
+def draw(results: plot.Results, folder) -> dict[str, str]:
     doors = {label: results[f"q-doors-{kind}"] for kind, label in DOORS.items()}
     with plot.figure(folder / "doors.png", size=(7.5, 4)) as (axes,):
         for (label, (result,)), color in zip(doors.items(), (plot.VERMILLION, plot.BLUE, plot.GREEN), strict=True):

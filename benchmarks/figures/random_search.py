@@ -2,7 +2,6 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 
@@ -44,7 +43,7 @@ def cpu_per_trial(seeds: list[Result]) -> str:
     return f"{1000 * sum(seed.cpu for seed in seeds) / trials(seeds):.2f}"
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {limit: results[name] for name, limit in LIMITS.items()}
     published = {row["quantity"].split()[1]: row for row in plot.published("search", method="random search")}
 

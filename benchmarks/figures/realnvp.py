@@ -1,7 +1,5 @@
 """Figures and tables of gen/realnvp.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -38,7 +36,7 @@ def speeds(seeds: list[Result]) -> list[float]:
     return [seed.facts.get("images per second", seed.facts.get("pictures per second")) for seed in seeds]
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     runs, published = {cells: results[name] for cells, name in RUNS.items()}, plot.published("realnvp")
     with plot.figure(folder / "bits_cifar10.png") as (axes,):
         small = {program: seeds for (size, program), seeds in runs.items() if size == SMALL}

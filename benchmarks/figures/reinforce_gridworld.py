@@ -1,7 +1,5 @@
 """Figures and tables of algos/reinforce_gridworld.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -24,7 +22,7 @@ def best_stochastic() -> float:
     return exact_values(probs, GAMMA).mean().item()
 
 
-def learning_figure(seeds: list[Result], best: float, coin: float, path: Path):
+def learning_figure(seeds: list[Result], best: float, coin: float, path):
     with plot.figure(path, columns=2, size=(11, 3.8)) as (value, east):
         plot.curves(value, seeds, "update", EXACT, "REINFORCE, exact value of its policy")
         value.axhline(best, color=plot.VERMILLION, linestyle="--", label=f"best deterministic policy: {best:.3f}")
@@ -35,7 +33,7 @@ def learning_figure(seeds: list[Result], best: float, coin: float, path: Path):
         east.set(title="states 1 and 3", xlabel="updates of 32 episodes", ylabel="probability of east", ylim=(0, 1))
 
 
-def parameter_figure(result: Result, path: Path):
+def parameter_figure(result: Result, path):
     """The lecture's picture: the return over one parameter, deterministic and stochastic."""
     weight, preference = result["charts/weight"], result["charts/preference"]
     with plot.figure(path, columns=2, size=(11, 3.8)) as (cartpole, grid):
@@ -50,7 +48,7 @@ def parameter_figure(result: Result, path: Path):
         grid.set_ylabel("value")
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     seeds, (parameter,) = results["gridworld"], results["gridworld-parameter"]
     best, coin = exact_values(best_deterministic(GAMMA), GAMMA).mean().item(), best_stochastic()
     learning_figure(seeds, best, coin, folder / "learning.png")

@@ -1,7 +1,5 @@
 """Figures and tables of algos/reinforce_mnist.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -10,12 +8,7 @@ from benchmarks.plot import Result, Results
 TEST, RIGHT, WRONG = "eval/test_accuracy", "charts/right_more_likely", "charts/wrong_more_likely"
 COLUMNS = ["global_step", RIGHT, WRONG, "charts/SPS", TEST]
 REWARDS = {"0": "0 wrong, 1 right", "10": "10 wrong, 11 right", "minus10": "-10 wrong, -9 right"}
-BASELINES = {"none": "no baseline", "mean": "baseline: mean of the others"}
-LECTURE = {
-    "0": "the lecture: wrong, do nothing;\nright, more likely",
-    "10": "the lecture: wrong, more likely;\nright, slightly more so",
-    "minus10": "the lecture: wrong, less likely;\nright, slightly less so",
-}
+BASELINES = {"none": "no baseline", "mean": "baseline"}
 percent = plot.column(TEST, ".1f", 100, " %")
 ROWS = {  # rewards, update, learning rate
     ("0, 1", "no baseline", "0.1"): "reward-0-none",
@@ -42,28 +35,18 @@ def change(seeds: list[Result], key: str) -> float:
     return plot.mean(seed.facts[key] for seed in seeds)
 
 
-def rewards_figure(results: Results, path: Path):
-    """Above, test accuracy over decisions; below, what an update does to right and to wrong actions."""
-    options = {"sharey": "row", "gridspec_kw": {"height_ratios": [3, 2]}}
-    with plot.figure(path, 2, 3, size=(11, 6), **options) as panels:
-        for above, below, (key, rewards) in zip(panels[:3], panels[3:], REWARDS.items(), strict=True):
-            for k, (baseline, label) in enumerate(BASELINES.items()):
-                seeds = results[f"digits-reward-{key}-{baseline}"]
-                plot.curves(above, seeds, "global_step", TEST, label, scale=1e-3)
-                below.bar([0.36 * k - 0.18, 0.36 * k + 0.82], [change(seeds, "wrong"), change(seeds, "right")], 0.34)
-            seeds = results["digits-cross-entropy"]
-            plot.curves(above, seeds, "global_step", TEST, "cross-entropy", plot.BLACK, "--", scale=1e-3)
-            rate = "" if key == "0" else "\n(no baseline: learning rate 0.01)"
-            above.set(title=f"reward {rewards}{rate}", xlabel="thousand decisions, one image each", ylim=(0, 1))
-            below.axhline(0, color="black", linewidth=0.8)
-            below.set_xticks([0, 1], ["wrong actions", "right actions"])
-            below.set_title(LECTURE[key], fontsize=9)
+def rewards_figure(results: Results, path):
+    with plot.figure(path, columns=3, size=(11, 4), sharey=True) as panels:
+        for axes, (key, rewards) in zip(panels, REWARDS.items(), strict=True):
+            shown = {label: results[f"digits-reward-{key}-{name}"] for name, label in BASELINES.items()}
+            shown["cross-entropy"] = results["digits-cross-entropy"]
+            words = {"title": f"reward {rewards}", "xlabel": "thousand decisions, one image each", "ylim": (0, 1)}
+            plot.panel(axes, shown, "global_step", TEST, scale=1e-3, **words)
         panels[0].set_ylabel("accuracy on 10,000 test images")
         panels[2].legend(loc="lower right", bbox_to_anchor=(1, 0.3))
-        panels[3].set_ylabel("change of log pi per update\n(first 10,000 decisions)")
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     rewards_figure(results, folder / "rewards.png")
     columns = {
         "seeds": plot.count,

@@ -1,7 +1,5 @@
 """Figures and tables of gen/revnet.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -24,23 +22,16 @@ def seconds(result: Result) -> float:
     return result.facts["least seconds of an update"]
 
 
-def blocks(memory: Result, path: Path) -> str:
-    """MB kept for the backward pass over the number of blocks: the figure and the table."""
-    blocks, computed, stored, errors = (memory[column] for column in MEMORY)
-    with plot.figure(path) as (axes,):
-        for way, megabytes in zip(WAYS, (computed, stored), strict=True):
-            axes.plot(blocks, megabytes, "o-", label=way)
-        axes.set(xlabel="blocks", ylabel="MB an image, stored for the backward pass", title="CIFAR-10, 32-64-112")
-        axes.set(xscale="log", yscale="log", xticks=blocks, xticklabels=[f"{n:.0f}" for n in blocks])
-        axes.minorticks_off()
+def blocks(memory: Result) -> str:
+    """MB kept for the backward pass over the number of blocks."""
     rows = [
         [f"{n:.0f}", f"{kept:.3f}", f"{less:.3f}", f"{less / kept:.3f}", f"{error:.0e}"]
-        for n, less, kept, error in zip(blocks, computed, stored, errors, strict=True)
+        for n, less, kept, error in zip(*(memory[column] for column in MEMORY), strict=True)
     ]
     return plot.table(["blocks", "stored, MB an image", "recomputed", "ratio", "largest inversion error"], rows)
 
 
-def cifar(results: Results, path: Path) -> str:
+def cifar(results: Results, path) -> str:
     """Accuracy on CIFAR-10 as far as it was trained: the figure and the table."""
     ours = {
         f"{way}, {epochs}": results.by_name.get(f"revnet-{name}{suffix}", [])
@@ -61,7 +52,7 @@ def cifar(results: Results, path: Path) -> str:
     return plot.beside("CIFAR-10", ours, columns)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     (memory,), computed, stored = (results[f"revnet-{row}"] for row in ("memory", "speed-computed", "speed-stored"))
     kept = {way: memory[column][memory["blocks"] == 9][0] for way, column in zip(WAYS, MEMORY[1:3], strict=True)}
     size, times = kept["activations recomputed"] / kept["activations stored"], plot.ratios(computed, stored, seconds)
@@ -72,7 +63,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     ratio = f"{plot.mean(times):.2f} ({min(times):.2f} to {max(times):.2f})"
     header = ["RevNet-38, CIFAR-10, batches of 100", "seeds", "MB stored", "CPU s an update"]
     return {
-        "blocks": blocks(memory, folder / "blocks.png"),
+        "blocks": blocks(memory),
         "speed": plot.table(header, [*rows, ["ratio", str(len(times)), number(size), ratio]]),
         "cifar": cifar(results, folder / "cifar10.png"),
         "pictures": plot.pictures(folder, PICTURES),

@@ -1,7 +1,6 @@
 """Figures and tables of algos/sarsa.py, for benchmarks/plot.py; what its neighbours share is here, too."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def curve(axes, seeds: list[Result], column: str, label: str, sign: int = 1):
     line(axes, seeds[0][EPISODE], sign * np.mean([seed[column] for seed in seeds], axis=0), error, label, linewidth=1)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     sections = {section: Results(folder.parent / section) for section in ("sarsa", "q_learning")}
     found = {method: sections[section][name] for method, (name, section) in CLIFF.items()}
     published = {(r["method"], r["quantity"]): float(r["value"]) for r in plot.published("cliff")}

@@ -1,7 +1,5 @@
 """Figures and tables of algos/sarsa_lambda.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -21,7 +19,7 @@ WINDY = {
 CLIFF = {"SARSA(0.8)": "sl-cliff-sarsa", "Watkins's Q(0.8)": "sl-cliff-watkins"}
 
 
-def blackjack_figure(result: Result, path: Path):
+def blackjack_figure(result: Result, path):
     """Figure 5.2: where to hit, without and with a usable ace; a cross where the best policy does otherwise."""
     with plot.figure(path, columns=2, size=(9, 4)) as panels:
         for ace, axes in enumerate(panels):
@@ -37,7 +35,7 @@ def blackjack_figure(result: Result, path: Path):
         axes.figure.suptitle("Blackjack: dark is hit, light is stick; a cross where the exact solution does otherwise")
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     windy, cliff = ({label: results[name] for label, name in names.items()} for names in (WINDY, CLIFF))
     with plot.figure(folder / "windy.png", size=(7.5, 4.2)) as (axes,):
         for label, seeds in windy.items():

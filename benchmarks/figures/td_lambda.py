@@ -1,7 +1,6 @@
 """Figures and tables of algos/td_lambda.py, for benchmarks/plot.py."""
 
 import math
-from pathlib import Path
 
 from benchmarks import plot
 from benchmarks.figures.sarsa import line
@@ -39,25 +38,7 @@ def decimals(pair: tuple[float, float], digits: int) -> str:
     return " ± ".join(f"{x:.{digits}f}".removeprefix("0") for x in pair)
 
 
-def walk_figure(results: Results, path: Path):
-    """Example 6.2 and Figure 6.2, published numbers as crosses."""
-    titles = {"walk": "Example 6.2", "batch": "batch updating, Figure 6.2"}
-    with plot.figure(path, columns=2, size=(11, 4.4)) as panels:
-        for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-            for method, name, linestyle in (("td", "TD(0)", "-"), ("monte-carlo", "Monte Carlo", "--")):
-                (result,) = results[f"td-{kind}-{method}"]
-                for rate in rates(result):
-                    errors = (result[column.format(rate)] for column in (ERROR, ERROR_SE))
-                    color = line(axes, result["update"], *errors, f"{name}, step size {rate:g}", linestyle=linestyle)
-                    for row in plot.published("td_lambda", figure=f"6.2 {kind}", method=method):
-                        if float(row["step_size"] or rate) == rate:
-                            axes.plot(int(row["episode"]), float(row["rms"]), "x", color=color, markersize=7)
-            axes.plot([], [], "x", color=plot.GREY, label="published")
-            axes.set(title=f"Five-state walk ({title})", xlabel="episodes", xlim=(0, 103), ylim=(0, 0.25))
-            axes.set_ylabel("RMS error over states")
-
-
-def rates_figure(results: Results, path: Path):
+def rates_figure(results: Results, path):
     """Figures 7.2, 12.3, 12.6 and 12.8; a cross without a published step size stands at our best one."""
     with plot.figure(path, 2, 2, size=(15, 9), sharey=True) as panels:
         for axes, (method, (number, title, settings)) in zip(panels, PANELS.items(), strict=True):
@@ -97,8 +78,7 @@ def compare(results: Results) -> tuple[str, str]:
     return plot.table(header, lines, left=3), f"{within} of {len(lines)}"
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
-    walk_figure(results, folder / "figure_6_2.png")
+def draw(results: Results, folder) -> dict[str, str]:
     rates_figure(results, folder / "rates.png")
     comparison, within = compare(results)
     (four,), (point_eight,) = results["td-n-step-4"], results["td-lambda-return-0.8"]

@@ -1,7 +1,5 @@
 """Figures and tables of algos/tile_coding.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.figures.sarsa import COLUMNS, GREEDY, ONLINE, RETURN, curve, pooled, share_ended, with_error
 
@@ -14,7 +12,7 @@ TRACES = {
 }
 
 
-def draw(results: plot.Results, folder: Path) -> dict[str, str]:
+def draw(results: plot.Results, folder) -> dict[str, str]:
     car = {label: results[f"tiles-car-{trace}"] for trace, label in TRACES.items()}
     book = {label: results[f"tiles-book-{trace}"] for trace, label in TRACES.items()}
     titles = {"MountainCar-v0, at most 200 steps": car, "at most 10,000 steps": book}

@@ -1,7 +1,6 @@
 """Figures and tables of benchmarks/tradeoffs.py, for benchmarks/plot.py."""
 
 import math
-from pathlib import Path
 
 from benchmarks import plot
 from benchmarks.plot import Result, Results, number
@@ -62,7 +61,7 @@ def sizes(result: Result) -> str:
     return plot.table(["one sample", "the lecture", *(f"{row['image_size']:.0f} pixels" for row in sized)], lines)
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     runs, blocks = {name: results[f"tradeoffs-{name}"][0] for name in DATASETS}, {}
     for name, run in runs.items():
         shown = plot.pictures(folder, {f"tradeoffs-{name}.png": (f"tradeoffs-{name}", "samples.png", SAMPLES)})

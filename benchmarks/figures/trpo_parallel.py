@@ -1,7 +1,6 @@
 """Figures and tables of algos/trpo_parallel.py, for benchmarks/plot.py."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -113,7 +112,7 @@ def logs(env: str, setting: str) -> list[dict[str, str]]:
     return plot.published("trpo_post", environment=env, setting=setting.replace("steps1000", "steps1500"))
 
 
-def post_figure(results: Results, path: Path):
+def post_figure(results: Results, path):
     """Groups down, environments across; what the post's own logs hold as crosses."""
     with plot.figure(path, len(GROUPS), 3, size=(15.1, 12.5), dpi=110) as panels:
         grid = iter(panels)
@@ -233,7 +232,7 @@ def actors_table(results: Results) -> str:
     return plot.beside("actors", ours, columns)
 
 
-def humanoid_figure(results: Results, path: Path):
+def humanoid_figure(results: Results, path):
     """Return, and under it the steps per update and the KL bound."""
     ours = {
         "fixed: 5,000 steps, KL .01": results["trpo-humanoid-none"],
@@ -248,7 +247,7 @@ def humanoid_figure(results: Results, path: Path):
         panels[2].set(xlabel="environment steps (millions)", ylabel="KL bound (nats)")
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     post_figure(results, folder / "post.png")
     humanoid_figure(results, folder / "humanoid.png")
     adapted = results["trpo-post-reacher-adapt-both-margin"]

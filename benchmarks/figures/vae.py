@@ -1,7 +1,5 @@
 """Figures and tables of gen/vae.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 import numpy as np
 
 from benchmarks import plot
@@ -33,7 +31,7 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     return {"least seconds of an epoch": float(60_000 / columns["charts/SPS"][1:].max())} if "speed" in name else {}
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {label: results[name] for label, (name, _) in PROGRAMS.items()}
     with plot.figure(folder / "example.png") as (axes,):
         words = {"xlabel": "epochs", "ylabel": "test loss (nats per image)", "title": "MNIST, 784-400-20"}

@@ -1,7 +1,5 @@
 """Figures and tables of gen/vae_gan.py, for benchmarks/plot.py."""
 
-from pathlib import Path
-
 from benchmarks import plot
 from benchmarks.plot import Results
 
@@ -29,7 +27,7 @@ OLD = (
 )
 
 
-def draw(results: Results, folder: Path) -> dict[str, str]:
+def draw(results: Results, folder) -> dict[str, str]:
     with plot.figure(folder / "comparison.png", columns=2, size=(10, 4)) as panels:
         for name, (data, label) in RUNS.items():
             axes, color = panels[data == "CIFAR-10"], plot.VERMILLION if label == "VAE/GAN" else plot.BLUE
