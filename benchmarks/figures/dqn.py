@@ -37,6 +37,8 @@ def draw(results: Results, folder) -> dict[str, str]:
             levels = {"CleanRL, published": float(published[env]["return"])}
             plot.panel(axes, shown, "global_step", RETURN, levels, title=env, **words)
         plot.curves(cartpole, peer, "global_step", RETURN, "CleanRL, run here", plot.BLACK, "--", scale=1e-6)
+        cartpole.legend(loc="upper left", bbox_to_anchor=(0, 0.9))
+        acrobot.legend(loc="lower right")
     scores = {"seeds": plot.count, "training, last 100 episodes": RETURN, "greedy, 100 episodes": EVALUATION}
 
     def theirs(seeds: list) -> str:

@@ -59,8 +59,5 @@ def table3(results: Results, path) -> tuple[str, str]:
 def draw(results: Results, folder) -> dict[str, str]:
     table, numbers = table3(results, folder / "table3.png")
     variants = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
-    with plot.figure(folder / "variants.png") as (axes,):
-        words = {"title": "CartPole-v1, unperturbed policy", "xlabel": "thousand steps", "ylabel": "mean return"}
-        plot.panel(axes, variants, "global_step", SCORE, scale=1e-3, **words)
     columns = {"seeds": plot.count, "steps to a return of 475": plot.fact("steps"), "return at the end": SCORE}
     return {"table": table, "variants": plot.beside("CartPole-v1", variants, columns), "number": numbers}

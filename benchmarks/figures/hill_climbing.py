@@ -63,21 +63,6 @@ def plain(seeds: list[Result]) -> dict[str, str]:
     }
 
 
-def plateau_figure(result: Result, path):
-    observations = ["position", "velocity", "angle", "angular velocity"]
-    with plot.figure(path, columns=4, size=(11, 3.4), sharey=True) as panels:
-        for j, (axes, observation) in enumerate(zip(panels, observations, strict=True)):
-            mine = result["plateau/weight"] == j
-            start = result["plateau/start"][mine][0]
-            axes.axvspan(start - 0.1, start + 0.1, color=plot.SKY, alpha=0.5, label="candidates with noise 0.1")
-            axes.axvline(start, color=plot.VERMILLION, label="a trial that is stuck")
-            axes.plot(result["plateau/value"][mine], result[RETURN][mine], label="return, mean of 20 episodes")
-            axes.set_xlabel(f"weight of the {observation}")
-        panels[0].set_ylabel("return (at most 200)")
-        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        axes.figure.suptitle("The return over one weight, the other three fixed")
-
-
 def wide(results: Results, four: dict[str, list[Result]]) -> str:
     """The fraction solved and the median over the number of observations."""
     rows = []
@@ -107,7 +92,6 @@ def draw(results: Results, folder) -> dict[str, str]:
         "CPU ms per trial": cpu_per_trial,
     }
     (plateau,), blocks = results["hill-plateau"], plain(runs["hill-plain"])
-    plateau_figure(plateau, folder / "plateau.png")
     freed = 1 - float(share_within(runs["hill-growth-0.1"], 1000))
     return blocks | {
         "methods": plot.beside("CartPole-v0", {METHODS[name]: seeds for name, seeds in runs.items()}, columns),

@@ -28,11 +28,9 @@ def draw(results: plot.Results, folder) -> dict[str, str]:
         "KL made, median": lambda seeds: plot.median([np.median(seed[KL]) for seed in seeds], "{:.4f}".format),
     }
     ours = {(size, way): results[f"ng-{way}-{size}"] for size in SIZES for way in DIRECTIONS}
-    acrobot = {way: results[f"ng-acrobot-{way}"] for way in DIRECTIONS}
     natural, plain = (plot.spread(s.final(RETURN) for s in results[f"ng-{way}-0.002"]) for way in DIRECTIONS)
     plot.pictures(folder, {"classifier.png": ("ng-classifier", "classifier.png", "")})
     return {
         "table": plot.beside(("KL divergence of a step, nats", "direction"), ours, columns),
-        "acrobot": plot.beside("direction", acrobot, {"seeds": plot.count, "return at the end": RETURN}),
         "number": f"CartPole-v1, 150,000 steps: {natural}; plain gradient {plain}",
     }

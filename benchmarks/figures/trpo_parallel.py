@@ -91,15 +91,6 @@ def gathering_rate(result: Result) -> float:
     return result.final("global_step") / result.facts["updates"] / result.facts["median time/rollout"]
 
 
-def rollout_share(result: Result) -> float:
-    times = [result.facts[f"median {column}"] for column in ("time/rollout", "time/learn")]
-    return times[0] / sum(times)
-
-
-def times(x: float) -> str:
-    return f"{number(x)}x"
-
-
 def percent(x: float) -> str:
     return f"{100 * x:.0f} %"
 
@@ -171,8 +162,8 @@ def compare(ours: list[Result], value):
             return "1" if theirs is ours else "-"
         if math.isinf(plot.sorted_median(found)):
             seconds = [min(value(seed), seed.final("global_step") / steps_per_second(seed)) for seed in theirs]
-            return f"over {times(plot.sorted_median(seconds) / plot.sorted_median(list(map(value, ours))))}"
-        return median(found, times)
+            return f"over {number(plot.sorted_median(seconds) / plot.sorted_median(list(map(value, ours))))}x"
+        return median(found, lambda x: f"{number(x)}x")
 
     return cell
 
@@ -180,6 +171,11 @@ def compare(ours: list[Result], value):
 def speed_table(results: Results) -> str:
     """Steps per second at the same batch, and where the time goes."""
     ours = results["trpo-speed-reacher"]
+
+    def rollout_share(result: Result) -> float:
+        rollout, learn = (result.facts[f"median time/{part}"] for part in ("rollout", "learn"))
+        return rollout / (rollout + learn)
+
     programs = {
         "`algos/trpo_parallel.py`": ours,
         "sb3-contrib": results["sb3-speed-reacher"],
@@ -232,24 +228,22 @@ def actors_table(results: Results) -> str:
     return plot.beside("actors", ours, columns)
 
 
-def humanoid_figure(results: Results, path):
-    """Return, and under it the steps per update and the KL bound."""
+def humanoid_table(results: Results) -> str:
     ours = {
         "fixed: 5,000 steps, KL .01": results["trpo-humanoid-none"],
         "adapt both, 5 % margin, from 1,000 steps, KL .001": results["trpo-humanoid-both"],
     }
-    with plot.figure(path, 3, size=(9, 8), sharex=True, height_ratios=[2, 1, 1]) as panels:
-        for axes, column in zip(panels, (RETURN, STEPS, KL), strict=True):
-            plot.panel(axes, ours, "global_step", column, scale=1e-6)
-        panels[0].set(title="Humanoid-v5: each seed, their mean and band", ylabel="return (last 100 episodes)")
-        panels[0].legend(loc="lower right")
-        panels[1].set_ylabel("steps per update")
-        panels[2].set(xlabel="environment steps (millions)", ylabel="KL bound (nats)")
+    columns = {
+        "seeds": plot.count,
+        "training": RETURN,
+        "deterministic": "eval/episodic_return",
+        "CPU seconds": plot.cpu,
+    }
+    return plot.beside("Humanoid-v5, return after 1 M steps", ours, columns)
 
 
 def draw(results: Results, folder) -> dict[str, str]:
     post_figure(results, folder / "post.png")
-    humanoid_figure(results, folder / "humanoid.png")
     adapted = results["trpo-post-reacher-adapt-both-margin"]
     seconds = [seed.cpu for seed in results if seed.name.startswith("trpo-post-") and seed.name != "trpo-post-start"]
     return {
@@ -257,6 +251,7 @@ def draw(results: Results, folder) -> dict[str, str]:
         "cpu": median(seconds),
         "again": again_table(results),
         "actors": actors_table(results),
+        "humanoid": humanoid_table(results),
         "speed": speed_table(results),
         "gathering": gathering_table(results),
         "race": race_table(results),

@@ -28,15 +28,6 @@ OLD = (
 
 
 def draw(results: Results, folder) -> dict[str, str]:
-    with plot.figure(folder / "comparison.png", columns=2, size=(10, 4)) as panels:
-        for name, (data, label) in RUNS.items():
-            axes, color = panels[data == "CIFAR-10"], plot.VERMILLION if label == "VAE/GAN" else plot.BLUE
-            plot.curves(axes, results[name], "charts/epoch", SHARP, f"{label}, samples", color)
-            plot.curves(axes, results[name], "charts/epoch", SHARP_RECON, f"{label}, reconstructions", color, "--")
-            axes.set(title=data, xlabel="epochs", ylabel="sharpness, test images = 1")
-        for axes in panels:
-            axes.axhline(1, color=plot.GREY, linestyle=":", label="test images")
-        panels[0].legend()
     columns = {
         "seeds": plot.count,
         "epochs": lambda seeds: f"{seeds[0].final('charts/epoch'):.3g}",
