@@ -67,14 +67,23 @@ def steps_figure(model, images: torch.Tensor, path):
             axes.set(xlabel="step", ylabel=label)
 
 
-def bound(results: Results, path) -> str:
-    """The bound on test images over epochs: the figure and the table."""
+def draw(results: Results, folder) -> dict[str, str]:
+    from gen import draw as script
+
+    plot.pictures(folder, PICTURES)
+    model, test = load_model(folder, "draw-mnist-attention", script)
+    if model:
+        steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
     ours = {("draw.py", *cells): seeds for name, cells in MNIST.items() if (seeds := results[name])}
     published = [
-        [row[key] or "not stated" for key in ("model", "attention", "steps", "binarization", "epochs", "bound")]
+        [
+            *(row[key] or "not stated" for key in ("model", "attention", "steps", "binarization", "epochs", "bound")),
+            "-",
+            "-",
+        ]
         for row in plot.published("draw")
     ]
-    with plot.figure(path, size=(6.5, 4.2)) as (axes,):
+    with plot.figure(folder / "bound.png", size=(6.5, 4.2)) as (axes,):
         shown = {f"T = {cells[2]}, attention: {cells[1]}, {cells[3]} pixels": seeds for cells, seeds in ours.items()}
         levels = {"Gregor et al. 2015, T = 64, attention: 80.97": 80.97}
         words = {"xlabel": "epochs", "ylabel": "bound on -log p(x), test (nats)", "title": "Binarized MNIST"}
@@ -85,24 +94,13 @@ def bound(results: Results, path) -> str:
         "of it KL": plot.column(KL, ".2f"),
         "CPU seconds": plot.cpu,
     }
-    first = ("one seed each", "attention", "T", "pixels")
-    return plot.beside(first, ours, columns, [[*cells, "-", "-"] for cells in published])
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    from gen import draw as script
-
-    plot.pictures(folder, PICTURES)
-    model, test = load_model(folder, "draw-mnist-attention", script)
-    if model:
-        steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
     with plot.figure(folder / "start.png", size=(6.5, 4.2)) as (axes,):
-        ours, levels = {label: results[name] for label, name in STARTS.items()}, {"independent pixels: 206": 206}
+        starts, levels = {label: results[name] for label, name in STARTS.items()}, {"independent pixels: 206": 206}
         words = {"xlabel": "updates", "ylabel": "training bound (nats)", "title": "T = 10, 2 x 2 filters read"}
-        plot.panel(axes, ours, "global_step", "losses/loss", levels, scale=1 / 128, ylim=(140, 300), **words)
+        plot.panel(axes, starts, "global_step", "losses/loss", levels, scale=1 / 128, ylim=(140, 300), **words)
     with_, without = (f"{results[f'draw-mnist-{way}'][0].final(LOSS):.1f}" for way in ("attention", "whole"))
     return {
-        "table": bound(results, folder / "bound.png"),
+        "table": plot.beside(("one seed each", "attention", "T", "pixels"), ours, columns, published),
         "with": with_,
         "without": without,
         "number": f"MNIST, T = 10: <= {with_} nats with attention, {without} without (T = 64: 80.97)",

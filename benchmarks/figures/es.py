@@ -31,10 +31,9 @@ def steps_of_mean_curve(seeds: list[Result], bar: float) -> float:
     return plot.first_reached({"global_step": steps, SCORE: np.mean(lines, axis=0)}, SCORE, bar)
 
 
-def table3(results: Results, path) -> tuple[str, str]:
-    """The paper's Table 3 beside ours, and the README's number; a panel for each environment that was run."""
+def draw(results: Results, folder) -> dict[str, str]:
     rows, numbers = [], []
-    with plot.figure(path, columns=3, size=(12, 3.8)) as panels:
+    with plot.figure(folder / "table3.png", columns=3, size=(12, 3.8)) as panels:
         for row in plot.published("es"):
             env, bar, theirs = row["environment"], float(row["return"]), float(row["steps"])
             seeds = results[f"es-table3-{env.lower()}"]
@@ -53,11 +52,10 @@ def table3(results: Results, path) -> tuple[str, str]:
             numbers.append(f"{env} {ours / 1e6:.2f} M ({theirs / 1e6:.2f} M)")
     header = ["environment", "return", "steps, published mean curve", "steps, our mean curve"]
     header += ["each seed's first touch", "seeds that arrive", "return at the end", "CPU seconds"]
-    return plot.table(header, rows), "steps: " + ", ".join(numbers)
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    table, numbers = table3(results, folder / "table3.png")
     variants = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
     columns = {"seeds": plot.count, "steps to a return of 475": plot.fact("steps"), "return at the end": SCORE}
-    return {"table": table, "variants": plot.beside("CartPole-v1", variants, columns), "number": numbers}
+    return {
+        "table": plot.table(header, rows),
+        "variants": plot.beside("CartPole-v1", variants, columns),
+        "number": "steps: " + ", ".join(numbers),
+    }

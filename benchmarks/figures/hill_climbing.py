@@ -50,30 +50,6 @@ def median_of_all(seeds: list[Result]) -> str:
     return str(EPISODES[reached[0]]) if len(reached) else "more than 1,000"
 
 
-def plain(seeds: list[Result]) -> dict[str, str]:
-    """The post's loop beside an independent measurement, and what becomes of its 7.43."""
-    (reference,) = plot.published("search", method="hill climbing", quantity="not solved by 2000")
-    solved, (mean, error, median) = float(share_within(seeds, 2000)), episodes_to_solve(seeds)
-    return {
-        "stuck": percent(1 - solved, math.sqrt(solved * (1 - solved) / trials(seeds))),
-        "reference": f"{reference['source']}: {percent(float(reference['value']), float(reference['error']))}",
-        "mean": f"{mean:.0f} ± {error:.0f}",
-        "median": f"{median}",
-        "quotient": f"{100 * solved * mean / 1000:.1f}",
-    }
-
-
-def wide(results: Results, four: dict[str, list[Result]]) -> str:
-    """The fraction solved and the median over the number of observations."""
-    rows = []
-    for method, (label, name) in WIDE.items():
-        runs = [four[name], *(results[f"hill-wide-{method}-{n}"] for n in (16, 64, 256))]
-        cells = [f"{100 * share_within(seeds, 1000):.0f} %, {median_of_all(seeds)}" for seeds in runs]
-        rows.append([label, *cells])
-    header = ["4 observations", "16 observations", "64 observations", "256 observations"]
-    return plot.table(["solved within 1,000, median of all", *header], rows)
-
-
 def draw(results: Results, folder) -> dict[str, str]:
     random = Results(folder.parent / "random_search")
     runs = {name: (random if name == "random-v0" else results)[name] for name in METHODS}
@@ -91,13 +67,27 @@ def draw(results: Results, folder) -> dict[str, str]:
         "return in new episodes": lambda seeds: plot.number(plot.mean(seed.final(FOUND) for seed in seeds)),
         "CPU ms per trial": cpu_per_trial,
     }
-    (plateau,), blocks = results["hill-plateau"], plain(runs["hill-plain"])
+    rows = []
+    for method, (label, name) in WIDE.items():
+        shown = [runs[name], *(results[f"hill-wide-{method}-{n}"] for n in (16, 64, 256))]
+        cells = [f"{100 * share_within(seeds, 1000):.0f} %, {median_of_all(seeds)}" for seeds in shown]
+        rows.append([label, *cells])
+    header = ["4 observations", "16 observations", "64 observations", "256 observations"]
+    seeds, (plateau,) = runs["hill-plain"], results["hill-plateau"]
+    (reference,) = plot.published("search", method="hill climbing", quantity="not solved by 2000")
+    solved, (mean, error, median) = float(share_within(seeds, 2000)), episodes_to_solve(seeds)
+    stuck = percent(1 - solved, math.sqrt(solved * (1 - solved) / trials(seeds)))
     freed = 1 - float(share_within(runs["hill-growth-0.1"], 1000))
-    return blocks | {
+    return {
+        "stuck": stuck,
+        "reference": f"{reference['source']}: {percent(float(reference['value']), float(reference['error']))}",
+        "mean": f"{mean:.0f} ± {error:.0f}",
+        "median": f"{median}",
+        "quotient": f"{100 * solved * mean / 1000:.1f}",
         "methods": plot.beside("CartPole-v0", {METHODS[name]: seeds for name, seeds in runs.items()}, columns),
         "unsolved": f"{100 * plateau['plateau/share_unsolved'][-1]:.0f} %",
         "fallen": f"{100 * plateau['plateau/share_fallen'][-1]:.0f} %",
-        "wide": wide(results, runs),
-        "number": f"{blocks['stuck']} stuck after 2,000 episodes (the post: more than half); {100 * freed:.0f} % with "
-        "growing noise",
+        "wide": plot.table(["solved within 1,000, median of all", *header], rows),
+        "number": f"{stuck} stuck after 2,000 episodes (the post: more than half); {100 * freed:.0f} % with growing "
+        "noise",
     }

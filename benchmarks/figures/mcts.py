@@ -16,10 +16,14 @@ LOST = [f"{who}/lost_{order}" for who in ("random", "perfect") for order in ORDE
 CONNECT = (10, 30, 100)  # simulations per move
 
 
-def searches_figure(results: Results, path):
-    """Tic-tac-toe, moving second, and UCT against simple search at Connect Four, over simulations per move."""
+def never_lost(seeds: list[Result], simulations: int = 3000) -> str:
+    """How many seeds lose no line of play, to a random or a perfect opponent, in either order."""
+    return f"{sum(not any(seed.at(simulations, column) for column in LOST) for seed in seeds)} of {len(seeds)}"
+
+
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {label: results[f"mcts-tictactoe-{name}"] for name, label in SEARCHES.items()}
-    with plot.figure(path, columns=2, size=(10, 4)) as (lost, connect):
+    with plot.figure(folder / "searches.png", columns=2, size=(10, 4)) as (lost, connect):
         words = {"title": "Tic-tac-toe, second, against perfect play", "ylabel": "share lost, over all lines of play"}
         plot.panel(lost, ours, "global_step", "perfect/lost_second", **words)
         games = [results[f"mcts-connect-{n}"][0] for n in CONNECT]  # independent games: nothing is kept between them
@@ -31,15 +35,6 @@ def searches_figure(results: Results, path):
         for axes in (lost, connect):
             axes.set(xscale="log", xlabel="simulations per move", ylim=(-0.02, 1.02))
         lost.legend(loc="lower left")
-
-
-def never_lost(seeds: list[Result], simulations: int = 3000) -> str:
-    """How many seeds lose no line of play, to a random or a perfect opponent, in either order."""
-    return f"{sum(not any(seed.at(simulations, column) for column in LOST) for seed in seeds)} of {len(seeds)}"
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    searches_figure(results, folder / "searches.png")
     columns = {
         "seeds": plot.count,
         "beats random, first": plot.column("random/won_first", scale=100),
@@ -48,17 +43,16 @@ def draw(results: Results, folder) -> dict[str, str]:
         "loses to perfect, second": plot.column("perfect/lost_second", scale=100),
         "seeds that lose no line": never_lost,
     }
-    ours = {label: results[f"mcts-tictactoe-{name}"] for name, label in SEARCHES.items()}
     uct, (match,) = ours["UCT"], results["openspiel-match"]
     won = [plot.number(100 * uct[0].final(f"perfect_play/won_{order}")) for order in ORDERS]
     perfect = ["perfect play, ties at random", "-", *won, "0.00", "0.00", "-"]
     score, error = (100 * match.final(f"match/{column}") for column in ("score", "standard_error"))
 
-    def speed(game: str) -> list[str]:
-        runs = results["openspiel-speed"]
-        return [plot.median(seed.final(f"{game}/{who}") for seed in runs) for who in ("ours", "theirs", "ratio")]
-
-    speeds = [[game, *speed(game)] for game in ("tic-tac-toe", "connect-four")]
+    runs = results["openspiel-speed"]
+    speeds = [
+        [game, *(plot.median(seed.final(f"{game}/{who}") for seed in runs) for who in ("ours", "theirs", "ratio"))]
+        for game in ("tic-tac-toe", "connect-four")
+    ]
     return {
         "table": plot.beside("3,000 simulations per move (%)", ours, columns, [perfect]),
         "never-lost-1000": never_lost(uct, 1000),

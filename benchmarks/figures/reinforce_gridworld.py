@@ -5,7 +5,7 @@ import torch
 
 from algos.reinforce_gridworld import best_deterministic, exact_values
 from benchmarks import plot
-from benchmarks.plot import Result, Results
+from benchmarks.plot import Results
 
 EXACT, EAST = "eval/exact_return", "eval/east_where_alike"
 PARAMETER = ["charts/weight", "eval/deterministic", "eval/stochastic", "eval/stochastic_error", "charts/preference"]
@@ -14,45 +14,35 @@ COLUMNS = ["global_step", EXACT, EAST, "losses/gradient_cosine", "charts/SPS", *
 GAMMA = 0.9
 
 
-def best_stochastic() -> float:
-    """The value of a fair coin where the states look the same and of the best actions elsewhere."""
-    probs = best_deterministic(GAMMA)
+def draw(results: Results, folder) -> dict[str, str]:
+    seeds, (parameter,) = results["gridworld"], results["gridworld-parameter"]
+    best = exact_values(best_deterministic(GAMMA), GAMMA).mean().item()
+    probs = best_deterministic(GAMMA)  # a fair coin where states look the same, the best actions elsewhere
     probs[[0, 2, 4]] = torch.eye(4, dtype=probs.dtype)[[1, 2, 3]]
     probs[[1, 3]] = torch.tensor([0, 0.5, 0, 0.5], dtype=probs.dtype)
-    return exact_values(probs, GAMMA).mean().item()
-
-
-def learning_figure(seeds: list[Result], best: float, coin: float, path):
-    with plot.figure(path, columns=2, size=(11, 3.8)) as (value, east):
-        plot.curves(value, seeds, "update", EXACT, "REINFORCE, exact value of its policy")
-        value.axhline(best, color=plot.VERMILLION, linestyle="--", label=f"best deterministic policy: {best:.3f}")
-        value.axhline(coin, color=plot.GREEN, linestyle="--", label=f"fair coin where states look the same: {coin:.3f}")
-        value.set(title="aliased gridworld", xlabel="updates of 32 episodes", ylabel="mean value over the starts")
-        plot.curves(east, seeds, "update", EAST, "REINFORCE")
-        east.axhline(0.5, color=plot.GREEN, linestyle="--", label="fair coin")
-        east.set(title="states 1 and 3", xlabel="updates of 32 episodes", ylabel="probability of east", ylim=(0, 1))
-
-
-def parameter_figure(result: Result, path):
-    """The lecture's picture: the return over one parameter, deterministic and stochastic."""
-    weight, preference = result["charts/weight"], result["charts/preference"]
-    with plot.figure(path, columns=2, size=(11, 3.8)) as (cartpole, grid):
-        cartpole.plot(weight, result["eval/stochastic"], label="stochastic, mean of 400 episodes")
-        cartpole.plot(weight, result["eval/deterministic"], label="deterministic", linewidth=1)
+    coin = exact_values(probs, GAMMA).mean().item()
+    with plot.figure(folder / "learning.png") as (axes,):
+        levels = {
+            f"best deterministic policy: {best:.3f}": best,
+            f"fair coin where states look the same: {coin:.3f}": coin,
+        }
+        words = {
+            "title": "aliased gridworld",
+            "xlabel": "updates of 32 episodes",
+            "ylabel": "mean value over the starts",
+        }
+        plot.panel(axes, {"REINFORCE, exact value of its policy": seeds}, "update", EXACT, levels, **words)
+    weight, preference = parameter["charts/weight"], parameter["charts/preference"]
+    with plot.figure(folder / "parameter.png", columns=2, size=(11, 3.8)) as (cartpole, grid):
+        cartpole.plot(weight, parameter["eval/stochastic"], label="stochastic, mean of 400 episodes")
+        cartpole.plot(weight, parameter["eval/deterministic"], label="deterministic", linewidth=1)
         cartpole.set(title="CartPole-v1, one start", xlabel="weight of the pole's angle", ylabel="return")
-        grid.plot(preference, result["eval/gridworld_stochastic"], label="stochastic")
-        jumping = result["eval/gridworld_deterministic"].copy()
+        grid.plot(preference, parameter["eval/gridworld_stochastic"], label="stochastic")
+        jumping = parameter["eval/gridworld_deterministic"].copy()
         jumping[np.flatnonzero(preference > 0)[0]] = np.nan  # no line where it jumps
         grid.plot(preference, jumping, label="deterministic")
         grid.set(title="aliased gridworld (exact)", xlabel="logit of east minus logit of west in 1 and 3")
         grid.set_ylabel("value")
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    seeds, (parameter,) = results["gridworld"], results["gridworld-parameter"]
-    best, coin = exact_values(best_deterministic(GAMMA), GAMMA).mean().item(), best_stochastic()
-    learning_figure(seeds, best, coin, folder / "learning.png")
-    parameter_figure(parameter, folder / "parameter.png")
     learned = [plot.spread((seed.final(column) for seed in seeds), ".3f") for column in (EXACT, EAST)]
     rows = [
         ["best of the 256 deterministic policies", "exact", f"{best:.3f}", "0 or 1"],

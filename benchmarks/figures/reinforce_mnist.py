@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks import plot
-from benchmarks.plot import Result, Results
+from benchmarks.plot import Results
 
 TEST, RIGHT, WRONG = "eval/test_accuracy", "charts/right_more_likely", "charts/wrong_more_likely"
 COLUMNS = ["global_step", RIGHT, WRONG, "charts/SPS", TEST]
@@ -31,12 +31,8 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     return {key: columns[column][0] for key, column in {"right": RIGHT, "wrong": WRONG}.items() if column in columns}
 
 
-def change(seeds: list[Result], key: str) -> float:
-    return plot.mean(seed.facts[key] for seed in seeds)
-
-
-def rewards_figure(results: Results, path):
-    with plot.figure(path, columns=3, size=(11, 4), sharey=True) as panels:
+def draw(results: Results, folder) -> dict[str, str]:
+    with plot.figure(folder / "rewards.png", columns=3, size=(11, 4), sharey=True) as panels:
         for axes, (key, rewards) in zip(panels, REWARDS.items(), strict=True):
             shown = {label: results[f"digits-reward-{key}-{name}"] for name, label in BASELINES.items()}
             shown["cross-entropy"] = results["digits-cross-entropy"]
@@ -44,15 +40,11 @@ def rewards_figure(results: Results, path):
             plot.panel(axes, shown, "global_step", TEST, scale=1e-3, **words)
         panels[0].set_ylabel("accuracy on 10,000 test images")
         panels[2].legend(loc="lower right", bbox_to_anchor=(1, 0.3))
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    rewards_figure(results, folder / "rewards.png")
     columns = {
         "seeds": plot.count,
         "test accuracy": percent,
-        "wrong actions": lambda seeds: f"{change(seeds, 'wrong'):+.4f}",
-        "right actions": lambda seeds: f"{change(seeds, 'right'):+.4f}",
+        "wrong actions": lambda seeds: f"{plot.mean(seed.facts['wrong'] for seed in seeds):+.4f}",
+        "right actions": lambda seeds: f"{plot.mean(seed.facts['right'] for seed in seeds):+.4f}",
         "CPU seconds": plot.cpu,
     }
     ours, labels = {cells: results[f"digits-{name}"] for cells, name in ROWS.items()}, results["digits-cross-entropy"]

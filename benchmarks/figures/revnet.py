@@ -22,15 +22,6 @@ def seconds(result: Result) -> float:
     return result.facts["least seconds of an update"]
 
 
-def blocks(memory: Result) -> str:
-    """MB kept for the backward pass over the number of blocks."""
-    rows = [
-        [f"{n:.0f}", f"{kept:.3f}", f"{less:.3f}", f"{less / kept:.3f}", f"{error:.0e}"]
-        for n, less, kept, error in zip(*(memory[column] for column in MEMORY), strict=True)
-    ]
-    return plot.table(["blocks", "stored, MB an image", "recomputed", "ratio", "largest inversion error"], rows)
-
-
 def cifar(results: Results, path) -> str:
     """Accuracy on CIFAR-10 as far as it was trained: the figure and the table."""
     ours = {
@@ -56,6 +47,10 @@ def draw(results: Results, folder) -> dict[str, str]:
     (memory,), computed, stored = (results[f"revnet-{row}"] for row in ("memory", "speed-computed", "speed-stored"))
     kept = {way: memory[column][memory["blocks"] == 9][0] for way, column in zip(WAYS, MEMORY[1:3], strict=True)}
     size, times = kept["activations recomputed"] / kept["activations stored"], plot.ratios(computed, stored, seconds)
+    blocks = [
+        [f"{n:.0f}", f"{kept:.3f}", f"{less:.3f}", f"{less / kept:.3f}", f"{error:.0e}"]
+        for n, less, kept, error in zip(*(memory[column] for column in MEMORY), strict=True)
+    ]
     rows = [
         [way, plot.count(seeds), number(kept[way] * BATCH), f"{plot.mean(map(seconds, seeds)):.3f}"]
         for way, seeds in zip(WAYS, (computed, stored), strict=True)
@@ -63,7 +58,7 @@ def draw(results: Results, folder) -> dict[str, str]:
     ratio = f"{plot.mean(times):.2f} ({min(times):.2f} to {max(times):.2f})"
     header = ["RevNet-38, CIFAR-10, batches of 100", "seeds", "MB stored", "CPU s an update"]
     return {
-        "blocks": blocks(memory),
+        "blocks": plot.table(["blocks", "stored, MB an image", "recomputed", "ratio", "inversion error"], blocks),
         "speed": plot.table(header, [*rows, ["ratio", str(len(times)), number(size), ratio]]),
         "cifar": cifar(results, folder / "cifar10.png"),
         "pictures": plot.pictures(folder, PICTURES),

@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks import plot
 from benchmarks.figures import sarsa
 from benchmarks.figures.sarsa import GREEDY, ONLINE, RETURN, curve, pooled, share_ended, with_error
-from benchmarks.plot import Result, Results
+from benchmarks.plot import Results
 
 HAND = ["hand/ace", "hand/total", "hand/dealer", "hand/hit", "hand/best_hit", "hand/loss"]
 COLUMNS = [*sarsa.COLUMNS, *HAND]
@@ -17,22 +17,6 @@ WINDY = {
     "Watkins's Q(0.8)": "sl-windy-watkins",
 }
 CLIFF = {"SARSA(0.8)": "sl-cliff-sarsa", "Watkins's Q(0.8)": "sl-cliff-watkins"}
-
-
-def blackjack_figure(result: Result, path):
-    """Figure 5.2: where to hit, without and with a usable ace; a cross where the best policy does otherwise."""
-    with plot.figure(path, columns=2, size=(9, 4)) as panels:
-        for ace, axes in enumerate(panels):
-            mine = result["hand/ace"] == ace
-            hits, best = (result[column][mine].reshape(9, 10) for column in ("hand/hit", "hand/best_hit"))
-            axes.imshow(hits, origin="lower", extent=(0.5, 10.5, 11.5, 20.5), cmap="Blues", vmin=-0.3, vmax=1.6)
-            for total, dealer in np.argwhere(hits != best):
-                axes.plot(dealer + 1, total + 12, "x", color=plot.VERMILLION, markersize=9)
-            axes.set_xticks(range(1, 11), ["A", *map(str, range(2, 11))])
-            axes.set(yticks=range(12, 21), xlabel="dealer shows", ylabel="player's total")
-            axes.set_title("usable ace" if ace else "no usable ace")
-            axes.grid(False)
-        axes.figure.suptitle("Blackjack: dark is hit, light is stick; a cross where the exact solution does otherwise")
 
 
 def draw(results: Results, folder) -> dict[str, str]:
@@ -49,7 +33,19 @@ def draw(results: Results, folder) -> dict[str, str]:
         "greedy episodes that end": share_ended,
     }
     (blackjack,) = results["sl-blackjack"]
-    blackjack_figure(blackjack, folder / "blackjack.png")
+    # Figure 5.2: where to hit, without and with a usable ace
+    with plot.figure(folder / "blackjack.png", columns=2, size=(9, 4)) as panels:
+        for ace, axes in enumerate(panels):
+            mine = blackjack["hand/ace"] == ace
+            hits, best = (blackjack[column][mine].reshape(9, 10) for column in ("hand/hit", "hand/best_hit"))
+            axes.imshow(hits, origin="lower", extent=(0.5, 10.5, 11.5, 20.5), cmap="Blues", vmin=-0.3, vmax=1.6)
+            for total, dealer in np.argwhere(hits != best):
+                axes.plot(dealer + 1, total + 12, "x", color=plot.VERMILLION, markersize=9)
+            axes.set_xticks(range(1, 11), ["A", *map(str, range(2, 11))])
+            axes.set(yticks=range(12, 21), xlabel="dealer shows", ylabel="player's total")
+            axes.set_title("usable ace" if ace else "no usable ace")
+            axes.grid(False)
+        axes.figure.suptitle("Blackjack: dark is hit, light is stick; a cross where the exact solution does otherwise")
     value, optimum, different, alone, error = (
         blackjack.final(f"eval/{name}") for name in ("value", "optimum", "different", "value_alone", "value_alone_se")
     )

@@ -98,6 +98,11 @@ def percent(x: float) -> str:
 # --- the post's experiments --------------------------------------------------------------
 
 
+def at(steps: float):
+    """A column of a table: the return after so many steps, one figure per seed."""
+    return lambda seeds: " / ".join(number(seed.at(steps)) for seed in seeds)
+
+
 def logs(env: str, setting: str) -> list[dict[str, str]]:
     """What the post's logs hold; for 1,000 steps the nearest that it published, 1,500."""
     return plot.published("trpo_post", environment=env, setting=setting.replace("steps1000", "steps1500"))
@@ -130,24 +135,10 @@ def post_table(results: Results) -> str:
         for setting, cells in rows.items():
             seeds = results[f"trpo-post-{env.lower()}-{setting}"]
             theirs = [row["return"] for row in logs(env, setting) if float(row["timesteps"]) == compared]
-            cells += [" / ".join(number(seed.at(compared)) for seed in seeds), " / ".join(theirs) or "-"]
+            cells += [at(compared)(seeds), " / ".join(theirs) or "-"]
             if compared < budget:
                 cells.append(" / ".join(number(seed.final(RETURN)) for seed in seeds))
     return plot.table(header, rows.values())
-
-
-def again_table(results: Results) -> str:
-    """Two of the post's settings by the new file beside the old one's seeds."""
-    ours = {}
-    for setting in ("steps1000", "adapt-both"):
-        ours[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
-        ours[f"{SETTINGS[setting]}, the table's"] = results[f"trpo-post-reacher-{setting}"]
-
-    def after(steps: float):
-        return lambda seeds: " / ".join(number(seed.at(steps)) for seed in seeds)
-
-    columns = {"0.05 M steps": after(5e4), "0.1 M steps": after(1e5), "0.145 M steps": after(1.45e5)}
-    return plot.beside("Reacher-v5, mean return after", ours, columns)
 
 
 # --- speed -------------------------------------------------------------------------------
@@ -216,42 +207,33 @@ def race_table(results: Results) -> str:
     return plot.beside("program and settings", {label: results[name] for name, label in RACE.items()}, columns)
 
 
-def actors_table(results: Results) -> str:
-    """Seconds per update, beside the post's."""
+def draw(results: Results, folder) -> dict[str, str]:
+    post_figure(results, folder / "post.png")
+    again = {}  # two of the post's settings by the new file beside the old one's seeds
+    for setting in ("steps1000", "adapt-both"):
+        again[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
+        again[f"{SETTINGS[setting]}, the table's"] = results[f"trpo-post-reacher-{setting}"]
+    points = {"0.05 M steps": at(5e4), "0.1 M steps": at(1e5), "0.145 M steps": at(1.45e5)}
+    actors = {n: results.by_name.get(f"trpo-actors-{n}") for n in ("1", "2", "4", "8", "16")}
     theirs = {row["actors"]: row["rollout_seconds"] for row in plot.published("trpo_actors")}
-    columns = {
+    times = {
         "seconds gathering": plot.fact("median time/rollout"),
         "the post's": lambda seeds: theirs[seeds[0].name.split("-")[-1]],
         "seconds learning": plot.fact("median time/learn"),
     }
-    ours = {n: results.by_name.get(f"trpo-actors-{n}") for n in ("1", "2", "4", "8", "16")}
-    return plot.beside("actors", ours, columns)
-
-
-def humanoid_table(results: Results) -> str:
-    ours = {
+    humanoid = {
         "fixed: 5,000 steps, KL .01": results["trpo-humanoid-none"],
         "adapt both, 5 % margin, from 1,000 steps, KL .001": results["trpo-humanoid-both"],
     }
-    columns = {
-        "seeds": plot.count,
-        "training": RETURN,
-        "deterministic": "eval/episodic_return",
-        "CPU seconds": plot.cpu,
-    }
-    return plot.beside("Humanoid-v5, return after 1 M steps", ours, columns)
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    post_figure(results, folder / "post.png")
+    returns = {"seeds": plot.count, "training": RETURN, "deterministic": "eval/episodic_return"}
     adapted = results["trpo-post-reacher-adapt-both-margin"]
     seconds = [seed.cpu for seed in results if seed.name.startswith("trpo-post-") and seed.name != "trpo-post-start"]
     return {
         "post": post_table(results),
         "cpu": median(seconds),
-        "again": again_table(results),
-        "actors": actors_table(results),
-        "humanoid": humanoid_table(results),
+        "again": plot.beside("Reacher-v5, mean return after", again, points),
+        "actors": plot.beside("actors", actors, times),
+        "humanoid": plot.beside("Humanoid-v5, return after 1 M steps", humanoid, returns | {"CPU seconds": plot.cpu}),
         "speed": speed_table(results),
         "gathering": gathering_table(results),
         "race": race_table(results),
