@@ -2,14 +2,13 @@
 
     python benchmarks/blackjack.py --run-dir runs/blackjack
 
-The deck is infinite, so the game has few states and can be solved: the program computes the best policy and the exact
-value, from a random deal, of the policy that was learned. A row of metrics.csv for every hand of 12 to 20 against every
-card of the dealer; the values stand in the last one.
+The deck is infinite, so the game can be solved: the program computes the best policy and the exact value, from a random
+deal, of the learned policy. metrics.csv has a row for every hand of 12 to 20 against every card of the dealer; the
+values stand in the last one.
 """
 
 import itertools
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -46,14 +45,8 @@ def dealer_ends(total: int, ace: bool) -> dict[int, float]:
     return ends
 
 
-def stick_value(total: int, dealer: int) -> float:
-    """Expected reward of sticking at this total against the card that the dealer shows."""
-    ends = dealer_ends(*take(0, False, dealer))
-    return sum(p * ((total > end) - (total < end)) for end, p in ends.items())
-
-
-def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float, dict]:
-    """Value from a random deal, and the values {hand: (stick, hit)}, of a policy(ace, total, dealer) -> hit.
+def solve(hits: np.ndarray | None = None) -> tuple[float, dict]:
+    """Value from a random deal, and the values {hand: (stick, hit)}, of the policy hits[total, dealer, ace].
 
     Without a policy, of the best one. Hands below 12 and of 21 are played in the only sensible way.
     """
@@ -63,15 +56,16 @@ def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float
     def value(ace: bool, total: int, dealer: int) -> float:
         if total > 21:
             return -1.0
-        stick = stick_value(total, dealer)
+        ends = dealer_ends(*take(0, False, dealer))
+        stick = sum(p * ((total > end) - (total < end)) for end, p in ends.items())
         hit = -1.0
         if total < 21:
             following = ((p, take(total, ace, card)) for card, p in CARDS.items())
             hit = sum(p * value(usable, reached, dealer) for p, (reached, usable) in following)
         values[ace, total, dealer] = stick, hit
-        if policy is None or not 12 <= total <= 20:
+        if hits is None or not 12 <= total <= 20:
             return max(stick, hit)
-        return hit if policy(ace, total, dealer) else stick
+        return hit if hits[total, dealer, int(ace)] else stick
 
     start = 0.0
     for (first, p), (second, q), (dealer, r) in itertools.product(CARDS.items(), repeat=3):
@@ -80,36 +74,32 @@ def solve(policy: Callable[[bool, int, int], bool] | None = None) -> tuple[float
     return start, values
 
 
-def main(run_dir: Path, num_runs: int = 8, total_episodes: int = 125_000, seed: int = 1):
-    """Independent learners, and hands that each of them plays."""
+def main(run_dir: Path, total_episodes: int = 125_000, seed: int = 1):
+    """Hands that each of eight independent learners plays."""
     args = Args(trace_lambda=1.0, learning_rate_power=0.9)
     env, shape = make_env("Blackjack-v1")
     env.reset(seed=seed)
     rng, steps = np.random.default_rng(seed), 0
-    q, visits = np.zeros((2, num_runs, *shape))  # [runs, total, dealer's card, usable ace, action]
+    q, visits = np.zeros((2, 8, *shape))  # [runs, total, dealer's card, usable ace, action]
     for episode in tqdm(range(total_episodes), disable=None):
         epsilon = 0.2 + (0.02 - 0.2) * episode / total_episodes
-        for i in range(num_runs):
+        for i in range(8):
             _, length, _ = play(env, q[i], visits[i], epsilon, 1.0, args, rng)
             steps += length
     pooled = (q * visits).sum(axis=0) / visits.sum(axis=0).clip(1)
-
-    def hits(table: np.ndarray, ace: bool, total: int, dealer: int) -> bool:
-        stick, hit = table[total, dealer, int(ace)]
-        return bool(hit > stick)
-
+    hits = pooled[..., 1] > pooled[..., 0]
     optimum, best = solve()
-    value, _ = solve(lambda *hand: hits(pooled, *hand))
-    alone = [solve(lambda *hand, table=table: hits(table, *hand))[0] for table in q]
+    value, _ = solve(hits)
+    alone = [solve(table[..., 1] > table[..., 0])[0] for table in q]
     rows, different = [], 0
     for ace, total, dealer in HANDS:
         stick, hit = best[ace, total, dealer]
-        ours = hits(pooled, ace, total, dealer)
-        different += ours != (hit > stick)
-        loss = abs(hit - stick) if ours != (hit > stick) else 0.0  # what the other action would have been worth more
-        hand = {"hand/ace": int(ace), "hand/total": total, "hand/dealer": dealer, "hand/hit": int(ours)}
-        rows.append({"global_step": steps} | hand | {"hand/best_hit": int(hit > stick), "hand/loss": loss})
-    error = np.std(alone, ddof=1) / len(alone) ** 0.5 if num_runs > 1 else None
+        ours, should = int(hits[total, dealer, int(ace)]), int(hit > stick)
+        different += ours != should
+        hand = {"hand/ace": int(ace), "hand/total": total, "hand/dealer": dealer, "hand/hit": ours}
+        loss = abs(hit - stick) if ours != should else 0.0  # what the other action would have been worth more
+        rows.append({"global_step": steps} | hand | {"hand/best_hit": should, "hand/loss": loss})
+    error = np.std(alone, ddof=1) / len(alone) ** 0.5
     scores = {"value": value, "value_alone": np.mean(alone), "value_alone_se": error}
     scores |= {"optimum": optimum, "different": different}
     write_rows(run_dir, rows)

@@ -50,11 +50,9 @@ def judge(model: ChatRNN, rows: torch.Tensor, test: torch.Tensor) -> dict:
     counts = Counter(tuple(word for word in row[1:] if word != END) for row in rows.tolist())
     pastes = [list(words) for words, n in counts.items() if n >= 5 and len(set(words)) >= 8][:300]
     row = {}
-    for name, start in (("beginning", 0), ("middle", None)):
-        hits = []
-        for paste in pastes:
-            first = len(paste) // 2 - 2 if start is None else start
-            hits.append(model.complete(paste[first : first + 4], 0.0) == paste[first + 4 :])
+    for name in ("beginning", "middle"):
+        firsts = [0 if name == "beginning" else len(paste) // 2 - 2 for paste in pastes]
+        hits = [model.complete(x[i : i + 4], 0.0) == x[i + 4 :] for x, i in zip(pastes, firsts, strict=True)]
         row[f"eval/copypasta_from_{name}"] = sum(hits) / len(hits) if hits else None
     prompts = [[word for word in message[1:3] if word != END] for message in test[:300].tolist()]
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):

@@ -3,8 +3,8 @@
     python benchmarks/classifier_natural_gradient.py --run-dir runs/classifier
 
 A softmax classifier takes plain and natural gradient steps from one start, with features in cm or the first in mm. The
-Fisher matrix is computed as the Hessian of the KL divergence of the classifier from itself and as the average outer
-product of the scores, the gradients of log p(class | x). The plain gradient has the best learning rate of eight.
+Fisher matrix is the average outer product of the scores, the gradients of log p(class | x), and compared with the
+Hessian of the KL divergence. The plain gradient has the best learning rate of eight.
 """
 
 import sys

@@ -5,7 +5,6 @@ python benchmarks/cross_entropy_mnist.py --run-dir runs/cross-entropy
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +31,10 @@ def train(settings: Args):
             yield {"global_step": step, "eval/test_accuracy": accuracy}
 
 
-def main(run_dir: Path, seed: int = 1, dataset: Literal["digits", "mnist"] = "mnist", total_timesteps: int = 200_000):
+def main(run_dir: Path, seed: int = 1, total_timesteps: int = 200_000):
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    write_rows(run_dir, train(Args(dataset=dataset, total_timesteps=total_timesteps)))
+    write_rows(run_dir, train(Args(dataset="mnist", total_timesteps=total_timesteps)))
 
 
 if __name__ == "__main__":

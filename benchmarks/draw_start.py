@@ -1,11 +1,9 @@
 """How gen/draw.py's first updates go, and how long they take: MNIST, T = 10, the paper's 2 x 2 and 5 x 5 filters.
 
-    python benchmarks/draw_start.py --updates 400 --run-dir runs/start
     python benchmarks/draw_start.py --zero-canvas --zero-filters --run-dir runs/start
 
-With --zero-filters the biases of the attention start at 0, with --zero-canvas the canvas does, as in most code. A row
-of metrics.csv is 20 updates: losses/loss is their mean bound in nats, time/elapsed the CPU seconds so far. The same
-settings as benchmarks/peers/plain_draw.py.
+With --zero-filters the biases of the attention start at 0, with --zero-canvas the canvas does, as in most code. Rows of
+20 updates and settings are those of benchmarks/peers/plain_draw.py.
 """
 
 import sys

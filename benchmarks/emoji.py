@@ -7,14 +7,13 @@
     python benchmarks/emoji.py
     python benchmarks/emoji.py gen/colorizer.py --data-dir data/emoji
 
-Many emoji are variants of one another, as a person in five skin colours or a family of two to four. They are spelled by
-sequences that begin with the same code point, so a tenth of these first code points is held out for the test images: no
-variant of a test image is a training image. Test images that look like a training image all the same are left out.
+Many emoji are variants of one another, as a person in five skin colours, spelled by sequences that begin with the same
+code point. A tenth of these first code points is held out for the test images: no variant of a test image is a training
+image. Test images that look like a training image all the same are left out.
 """
 
 import io
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,9 +72,8 @@ def write(font: TTFont, folder: Path):
         images.append([Image.alpha_composite(*pair).convert("RGB") for pair in zip(white, pictures, strict=True)])
     train, test = images[0], without_twins(images[1], images[0])
     part = folder.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
     for kind, kept in (("train", train), ("test", test)):
-        (part / kind).mkdir(parents=True)
+        (part / kind).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(kept):  # numbered: names of sequences are longer than file names may be
             image.save(part / kind / f"{i:04d}.png")
         print(f"{folder / kind}: {len(kept)} images", file=sys.stderr)

@@ -20,22 +20,22 @@ from benchmarks.rows import write_rows
 UNDERFLOW = es_mnist.underflow
 
 
-def train(total_timesteps: int, batch_size: int, log_every: int):
+def train(num_updates: int):
     images, labels, test_images, test_labels = load_data(Args(dataset="mnist"))
     parameters = [p.requires_grad_() for p in initial_parameters()]
-    optimizer, num_updates = torch.optim.Adam(parameters, lr=0.001), total_timesteps // batch_size
+    optimizer = torch.optim.Adam(parameters, lr=0.001)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_updates)
     for update in range(1, num_updates + 1):
-        idx = torch.randint(len(images), (batch_size,))
+        idx = torch.randint(len(images), (100,))
         loss = torch.nn.functional.cross_entropy(network(parameters, images[idx]), labels[idx])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        if update % log_every == 0:
+        if update % 600 == 0:
             exact = [p.detach().double() for p in parameters]
             yield {
-                "global_step": update * batch_size,
+                "global_step": update * 100,
                 "losses/loss": loss.item(),
                 "eval/test_accuracy": accuracy(parameters, test_images, test_labels),
                 "eval/test_accuracy_float64": accuracy(exact, test_images.double(), test_labels),
@@ -43,11 +43,11 @@ def train(total_timesteps: int, batch_size: int, log_every: int):
             }
 
 
-def main(run_dir: Path, seed: int = 1, total_timesteps: int = 600_000, batch_size: int = 100, log_every: int = 600):
+def main(run_dir: Path, seed: int = 1, num_updates: int = 6000):
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     es_mnist.underflow = lambda z: z + (UNDERFLOW(z) - z).detach()
-    write_rows(run_dir, train(total_timesteps, batch_size, log_every))
+    write_rows(run_dir, train(num_updates))
 
 
 if __name__ == "__main__":

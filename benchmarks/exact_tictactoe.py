@@ -2,9 +2,9 @@
 
     python benchmarks/exact_tictactoe.py --simulations 1000 --run-dir runs/exact
 
-The search of algos/mcts.py decides once for every position that it can reach; the opponent's replies are weighed as a
-random and as a perfect player with random ties would make them. metrics.csv holds the shares won, drawn and lost,
-moving first and second, and beside them those of perfect play with random ties against the same random player.
+The search of algos/mcts.py decides once for every position that it can reach; the opponent is a random and a perfect
+player, who chooses at random among equally good moves. metrics.csv holds the shares won, drawn and lost, moving first
+and second, and those of perfect play against the random player.
 """
 
 import random
@@ -47,16 +47,13 @@ def exact_result(choices: Callable, replies: Callable, first: bool) -> tuple[Fra
     """
 
     @cache
-    def result(state, ours: bool) -> tuple[Fraction, Fraction, Fraction]:
-        moves, total = (choices if ours else replies)(state), [Fraction(0)] * 3
+    def result(state, ours: bool) -> tuple:
+        moves, outcomes = (choices if ours else replies)(state), []
         for move in moves:
             next_state, reward, terminated = BOARD.step(state, move)
-            if terminated:
-                outcome = (0, 1, 0) if reward == 0 else (1, 0, 0) if ours else (0, 0, 1)
-            else:
-                outcome = result(next_state, not ours)
-            total = [sum_ + Fraction(share) / len(moves) for sum_, share in zip(total, outcome, strict=True)]
-        return tuple(total)
+            end = (0, 1, 0) if reward == 0 else (1, 0, 0) if ours else (0, 0, 1)
+            outcomes.append(end if terminated else result(next_state, not ours))
+        return tuple(Fraction(sum(shares)) / len(moves) for shares in zip(*outcomes, strict=True))
 
     return result((0, 0), first)
 

@@ -2,10 +2,10 @@
 
     python benchmarks/one_parameter.py --run-dir runs/one-parameter
 
-The lecture's picture. CartPole-v1 from one fixed start: a linear policy whose weights are fixed except that of the
-pole's angle; each value plays one episode of the deterministic policy, which is all there is to know about it, and many
-of the stochastic one (logistic in the same sum). And the aliased gridworld, exactly: the parameter is the logit of east
-minus that of west where two states look the same. A row of metrics.csv per value.
+CartPole-v1 from one fixed start: a linear policy whose weights are fixed except that of the pole's angle; each value
+plays one episode of the deterministic policy and 400 of the stochastic one (logistic in the same sum). And the aliased
+gridworld, exactly: the parameter is the logit of east minus that of west where two states look the same. A row of
+metrics.csv per value.
 """
 
 import sys
@@ -21,16 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from algos.reinforce_gridworld import exact_values
 from benchmarks.rows import write_rows
 
-WEIGHTS = np.array([0.2, 0.6, 0.0, 2.0])  # of position, velocity, angle, angular velocity
-START = {"low": 0.03, "high": 0.03}
-GAMMA = 0.9
+EPISODES = 400  # of the stochastic policy
 
 
 def cartpole_returns(weight: float, num_episodes: int, rng: np.random.Generator | None) -> np.ndarray:
     """Returns [episodes] from the fixed start with this weight of the angle; deterministic without a generator."""
     envs = gym.make_vec("CartPole-v1", num_episodes, vectorization_mode="vector_entry_point")
-    obs, _ = envs.reset(seed=0, options=START)
-    weights = np.array([*WEIGHTS[:2], weight, WEIGHTS[3]])
+    obs, _ = envs.reset(seed=0, options={"low": 0.03, "high": 0.03})
+    weights = np.array([0.2, 0.6, weight, 2.0])  # of position, velocity, angle, angular velocity
     returns, running = np.zeros(num_episodes), np.ones(num_episodes, bool)
     while running.any():
         noise = rng.logistic(size=num_episodes) if rng else 0
@@ -47,28 +45,29 @@ def gridworld_return(preference: float, deterministic: bool) -> float:
     probs[0, 1] = probs[2, 2] = probs[4, 3] = 1
     probs[1, 1] = probs[3, 1] = east
     probs[1, 3] = probs[3, 3] = 1 - east
-    return exact_values(probs, GAMMA).mean().item()
+    return exact_values(probs, 0.9).mean().item()
 
 
-def main(run_dir: Path, seed: int = 1, num_points: int = 193, num_episodes: int = 400):
-    """So many values of the parameter, from -4 to 8, and sampled episodes of each."""
-    rng, steps, rows = np.random.default_rng(seed), 0, []
-    for weight in np.linspace(-4, 8, num_points):
-        deterministic, stochastic = cartpole_returns(weight, 1, None), cartpole_returns(weight, num_episodes, rng)
+def measure(seed: int):
+    rng, steps = np.random.default_rng(seed), 0
+    for weight in np.linspace(-4, 8, 193):
+        deterministic, stochastic = cartpole_returns(weight, 1, None), cartpole_returns(weight, EPISODES, rng)
         preference = weight - 2  # the same row serves the other panel, from -6 to 6
         steps += int(deterministic.sum() + stochastic.sum())
-        row = {
+        yield {
             "global_step": steps,
             "charts/weight": weight,
             "eval/deterministic": deterministic[0],
             "eval/stochastic": stochastic.mean(),
-            "eval/stochastic_error": stochastic.std(ddof=1) / num_episodes**0.5,
+            "eval/stochastic_error": stochastic.std(ddof=1) / EPISODES**0.5,
             "charts/preference": preference,
             "eval/gridworld_deterministic": gridworld_return(preference, True),
             "eval/gridworld_stochastic": gridworld_return(preference, False),
         }
-        rows.append(row)
-    write_rows(run_dir, rows)
+
+
+def main(run_dir: Path, seed: int = 1):
+    write_rows(run_dir, measure(seed))
 
 
 if __name__ == "__main__":

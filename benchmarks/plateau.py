@@ -2,9 +2,9 @@
 
     python benchmarks/plateau.py --run-dir runs/plateau
 
-Lets trials of algos/hill_climbing.py climb for a hundred episodes and takes the first whose weights still let the pole
-fall at once. Around them, one weight at a time takes a hundred values from -2 to 2, and each of those policies plays
-twenty episodes. A row of metrics.csv for every policy.
+Takes the first trial of algos/hill_climbing.py whose weights still let the pole fall at once after a hundred episodes.
+Around them, one weight at a time takes a hundred values from -2 to 2, and each of those policies plays twenty episodes:
+a row of metrics.csv.
 """
 
 import sys

@@ -3,11 +3,8 @@
     python benchmarks/revnet_memory.py --run-dir runs/memory
 
 metrics.csv has a row for each depth, with the channels of RevNet-38 (9 blocks) at initialization, for ten test images
-of CIFAR-10:
-
-    computed_mb, stored_mb  MB an image of every tensor that PyTorch saves in a forward pass, with recomputed and with
-                            stored activations: each memory once, parameters not counted
-    inversion_error         the largest one anywhere in the network
+of CIFAR-10: MB an image of every tensor that PyTorch saves in a forward pass, with recomputed and with stored
+activations, and the largest error of the inversion anywhere in the network.
 """
 
 import sys

@@ -2,19 +2,25 @@
 
 import argparse
 import csv
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 
 def flags_of(description: str, **defaults) -> argparse.Namespace:
     """--run-dir, --seed and a flag for every default, of its type; required where the default is itself a type."""
-    options = {"description": description, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(**options)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in ({"run_dir": Path, "seed": 1} | defaults).items():
-        required = isinstance(default, type)
-        kind = {"type": default, "required": True} if required else {"type": type(default), "default": default}
-        parser.add_argument(f"--{name.replace('_', '-')}", **kind)
+        kind = default if isinstance(default, type) else type(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, required=kind is default)
     return parser.parse_args()
+
+
+def clone(repository: str, commit: str, folder: Path):
+    """A repository at a commit, once."""
+    if not folder.exists():
+        subprocess.run(["git", "clone", "--quiet", repository, folder], check=True)
+    subprocess.run(["git", "-C", folder, "checkout", "--quiet", commit], check=True)
 
 
 def write_rows(run_dir: Path, rows: Iterable[dict], mode: str = "x"):

@@ -35,6 +35,7 @@ from pathlib import Path
 RUNS, PEERS = Path("runs", "benchmark"), Path("runs", "peers")
 PACKAGES = ["torch", "numpy", "gymnasium", "mujoco"]  # whose versions every summary names, if they are there
 SCRIPTS = ("algos.", "gen.")  # how the names of modules begin whose changes make those who import them stale
+CORES = len(os.sched_getaffinity(0))
 ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 LIST = r"\{([^{}]*,[^{}]*)\}"  # in a row of the table
 UNDER_WAY: set[int] = set()  # ids of the processes
@@ -70,8 +71,7 @@ class Run:
 
     def words(self, python: str = "python") -> list[str]:
         """The command in full."""
-        head = python if self.command[0] == "python" else self.command[0]
-        return [head, *self.command[1:], "--seed", str(self.seed), "--run-dir", self.folder.as_posix()]
+        return [python, *self.command[1:], "--seed", str(self.seed), "--run-dir", self.folder.as_posix()]
 
     def __str__(self):
         return f"{self.name} seed {self.seed}"
@@ -214,8 +214,8 @@ def execute(run: Run) -> dict:
     date, load, start = datetime.now(UTC), os.getloadavg()[0], time.perf_counter()
     with log.open("w") as file:
         # a session of its own: a signal to its group reaches the processes that it starts, too
-        options = {"stdout": file, "stderr": subprocess.STDOUT, "env": env, "start_new_session": True}
-        process = subprocess.Popen(run.words(python), **options)
+        words, session = run.words(python), {"start_new_session": True}
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=env, **session)
     UNDER_WAY.add(process.pid)
     _, status, usage = os.wait4(process.pid, 0)  # what it used, its own children included
     UNDER_WAY.remove(process.pid)
@@ -271,7 +271,7 @@ def hardware() -> dict:
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, check=False)
         gpus = answer.stdout.splitlines() if answer.returncode == 0 else []
-    return {"cpu": models[0] if models else platform.machine(), "cores": count_cores(), "gpus": gpus}
+    return {"cpu": models[0] if models else platform.machine(), "cores": CORES, "gpus": gpus}
 
 
 def commit_of(script: Path) -> str:
@@ -280,10 +280,6 @@ def commit_of(script: Path) -> str:
     commit = subprocess.run(log, capture_output=True, text=True, check=False).stdout.strip()
     edited = subprocess.run(diff, capture_output=True, check=False).returncode
     return commit + "-dirty" * bool(edited)
-
-
-def count_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 # --- all of them -----------------------------------------------------------------------------
@@ -345,40 +341,33 @@ exec ./benchmark.sh --no-plot --jobs 1 --seeds "$seed" "$name"
 """
 
 
-def try_out(script: Path) -> str:
-    """Run a script with its toy budget, that of its tests; a tool, which has none, with --help. A line about it."""
+def try_out(script: Path) -> bool:
+    """Run a script with its toy budget, that of its tests; a tool, which has none, with --help. Whether it fails."""
     about = tomllib.loads(Path("tests", "scripts", f"{script.stem}.toml").read_text())
     words, start = [sys.executable, script.absolute(), *shlex.split(about.get("tiny", "--help"))], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         options = {"cwd": folder, "env": os.environ | ONE_THREAD, "capture_output": True, "text": True}
         done = subprocess.run(words, check=False, **options)
-    seconds = time.perf_counter() - start
     last = re.findall(r".*\w.*", done.stdout + done.stderr)[-1:]  # words, not the frame around --help
-    return f"{'FAILED ' * bool(done.returncode)}{script}  {seconds:.1f} s  {''.join(last)}"
-
-
-def quick(jobs: int) -> int:
-    """Try every script out; a line for each. Returns 1 if one fails."""
-    failed = False
-    with concurrent.futures.ThreadPoolExecutor(jobs) as executor:
-        for line in executor.map(try_out, sorted([*Path("algos").glob("*.py"), *Path("gen").glob("*.py")])):
-            print(line, flush=True)
-            failed |= line.startswith("FAILED")
-    return int(failed)
+    line = f"{'FAILED ' * bool(done.returncode)}{script}  {time.perf_counter() - start:.1f} s  {''.join(last)}\n"
+    print(line, end="", flush=True)
+    return done.returncode != 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmark.sh", description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="name", help="a row, how rows begin, a pattern, or a section")
     parser.add_argument("--list", action="store_true", help="print the commands, one a line, and do nothing")
-    parser.add_argument("--jobs", type=int, default=count_cores(), help="runs side by side (default: the cores)")
+    parser.add_argument("--jobs", type=int, default=CORES, help="runs side by side (default: the cores)")
     parser.add_argument("--seeds", type=parse_seeds, help="other seeds than the table's, such as 1-3 or 1,5")
     parser.add_argument("--slurm", action="store_true", help="print an array job of all unfinished runs, for sbatch")
     parser.add_argument("--quick", action="store_true", help="every script at a toy budget, and nothing of the table")
     parser.add_argument("--no-plot", action="store_true", help="leave results/ and README.md as they are")
     args = parser.parse_args()
     if args.quick:
-        return quick(args.jobs)
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as executor:
+            scripts = sorted([*Path("algos").glob("*.py"), *Path("gen").glob("*.py")])
+            return max(executor.map(try_out, scripts))
     try:
         runs = select(parse_table(sys.stdin.read(), args.seeds), args.names)
     except ValueError as error:
@@ -392,7 +381,7 @@ def main() -> int:
     if args.slurm:
         print(slurm(unfinished), end="")
         return 0
-    fitting = [run for run in unfinished if run.min_cores <= count_cores()]
+    fitting = [run for run in unfinished if run.min_cores <= CORES]
     print(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished", flush=True)
     for name, cores in dict.fromkeys((run.name, run.min_cores) for run in unfinished if run not in fitting):
         print(f"{name}: skipped, needs {cores} cores", flush=True)

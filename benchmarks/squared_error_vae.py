@@ -3,7 +3,6 @@
     python benchmarks/squared_error_vae.py --dataset mnist --kl-weight 0.3
 
 It is the reconstruction term of "The colour DRAW post", which asks what weight the KL divergence should have beside it.
-Columns: eval/recon is half the squared error of test images, summed over pixels; eval/kl the KL divergence.
 """
 
 import sys

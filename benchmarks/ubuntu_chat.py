@@ -2,7 +2,6 @@
 
     python benchmarks/ubuntu_chat.py
     python benchmarks/ubuntu_chat.py gen/chat_rnn.py --data data/ubuntu-irc.txt.gz
-    python benchmarks/ubuntu_chat.py --archive irc-disentanglement.tar.gz
 
 The training part of github.com/jkkummerfeld/irc-disentanglement (Kummerfeld et al. 2019, "A large-scale corpus for
 conversation disentanglement", CC BY 4.0), in the order of time; what joins, leaves and repeats within the same minute
@@ -23,7 +22,6 @@ COMMIT = "82ed04f9627a45d0d6f2ec3c8683c88eb408a0d5"
 URL = f"https://github.com/jkkummerfeld/irc-disentanglement/archive/{COMMIT}.tar.gz"
 SHA256 = "8ed2b6c9e9596d11008636c896408aafea49f1dd4d5ee76509ee4a897ede97f8"  # of the messages, a line each
 PATH = Path("data", "ubuntu-irc.txt.gz")
-ADVICE = f"Without a network, fetch {URL} elsewhere and name the file: python benchmarks/ubuntu_chat.py --archive FILE"
 
 
 def read_messages(archive: bytes) -> str:
@@ -41,15 +39,12 @@ def read_messages(archive: bytes) -> str:
     return "".join(f"{message}\n" for message in messages)
 
 
-def fetch(source: str):
-    """Put the messages there, from the network or from an archive of the repository."""
-    try:
-        with urllib.request.urlopen(source, timeout=60) if source == URL else open(source, "rb") as file:
-            text = read_messages(file.read()).encode()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise SystemExit(f"{PATH} is not there, and {source} cannot be read ({error}). {ADVICE}") from None
+def fetch():
+    """Put the messages there."""
+    with urllib.request.urlopen(URL, timeout=60) as file:
+        text = read_messages(file.read()).encode()
     if hashlib.sha256(text).hexdigest() != SHA256:
-        raise SystemExit(f"{PATH} is not there, and {source} holds other messages. {ADVICE}")
+        raise SystemExit(f"{PATH} is not there, and {URL} holds other messages")
     PATH.parent.mkdir(parents=True, exist_ok=True)
     part = PATH.with_suffix(".part")
     part.write_bytes(gzip.compress(text))
@@ -57,11 +52,8 @@ def fetch(source: str):
 
 
 if __name__ == "__main__":
-    _, *sys.argv = sys.argv
-    source = URL
-    if sys.argv[:1] == ["--archive"]:
-        _, source, *sys.argv = sys.argv
     if not PATH.exists():
-        fetch(source)
-    if sys.argv:
+        fetch()
+    if sys.argv[1:]:
+        del sys.argv[0]
         runpy.run_path(sys.argv[0], run_name="__main__")

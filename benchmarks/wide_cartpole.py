@@ -1,11 +1,10 @@
 """CartPole with more observations: does search fail as the number of weights grows, and does a policy gradient?
 
-    python benchmarks/wide_cartpole.py --method random --num-inputs 16 --run-dir runs/wide
+    python benchmarks/wide_cartpole.py --method random --num-inputs 16 --num-runs 60 --run-dir runs/wide
 
-CartPole's four observations and beside them noise, drawn anew in every step with mean 0 and standard deviation 0.1,
-about that of the pole's angle. The best policy is the same and its other weights are 0: nothing changes but the number
-of weights that have to be right. The methods are those of algos/random_search.py, algos/hill_climbing.py with growing
-noise and benchmarks/policy_gradient_post.py.
+CartPole's four observations and beside them noise of standard deviation 0.1, about that of the pole's angle: nothing
+changes but the number of weights that have to be right. The methods are those of algos/random_search.py,
+algos/hill_climbing.py with growing noise and benchmarks/policy_gradient_post.py.
 """
 
 import sys
@@ -23,8 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from algos import hill_climbing, random_search
 from benchmarks import policy_gradient_post
 
-STD = 0.1
-
 
 class WideCartPole(CartPoleVectorEnv):
     """Gymnasium's vectorized CartPole with num_inputs observations."""
@@ -39,7 +36,7 @@ class WideCartPole(CartPoleVectorEnv):
 
     def widen(self, obs: np.ndarray) -> np.ndarray:
         """obs [envs, 4] -> [envs, num_inputs]."""
-        noise = STD * self.np_random.standard_normal((self.num_envs, self.extra), dtype=np.float32)
+        noise = 0.1 * self.np_random.standard_normal((self.num_envs, self.extra), dtype=np.float32)
         return np.concatenate([obs, noise], axis=1)
 
     def reset(self, **options):
@@ -59,13 +56,7 @@ def widen(num_inputs: int):
     random_search.OBS_DIM = hill_climbing.OBS_DIM = num_inputs
 
 
-def main(
-    run_dir: Path,
-    method: Literal["random", "growth", "gradient"] = "random",
-    num_inputs: int = 16,
-    num_runs: int = 60,
-    seed: int = 1,
-):
+def main(run_dir: Path, method: Literal["random", "growth", "gradient"], num_inputs: int, num_runs: int, seed: int = 1):
     widen(num_inputs)
     flags = {"num_runs": num_runs, "seed": seed, "run_dir": run_dir}
     if method == "random":

@@ -148,7 +148,7 @@ def test_quick_tries_every_script_with_the_flags_of_its_tests(project):
             (project / file).write_text(content)
     answer = benchmark(project, "", "--quick")
     assert answer.returncode == 1
-    good, bad = answer.stdout.splitlines()
+    bad, good = sorted(answer.stdout.splitlines())
     assert good.startswith("algos/good.py  0.") and good.endswith("s  ['--seed', '1']")
     assert bad.startswith("FAILED gen/bad.py") and bad.endswith("no")
 

@@ -1,24 +1,17 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "torch==2.13.0",
-#     "torchvision==0.28.0",
-#     "tqdm==4.70.1",
-# ]
+# dependencies = ["torch==2.13.0", "torchvision==0.28.0", "tqdm==4.70.1"]
 # ///
 """The RealNVP of chrischute/real-nvp on CIFAR-10, timed in CPU seconds.
 
     python benchmarks/peers/chrischute_realnvp.py --run-dir runs/chrischute --updates 350
 
 Its files run untouched, from a clone at a pinned commit: its model, its loss, its epoch of training (train.train, which
-is handed as many batches as there are updates to do). Two things are done from outside: Tensor.view is reshape for it,
-because today's PyTorch refuses a view of what its channel-wise couplings make; and a clock stands in optimizer.step.
-
-A row is --log-every updates: losses/bits_per_dim is their mean, time/elapsed the CPU seconds so far without the first
-update, which warms up; eval/bits_per_dim, in the last row, is that of the first test images.
+is handed as many batches as there are updates). From outside, Tensor.view is reshape, because today's PyTorch refuses a
+view of what its channel-wise couplings make; and a clock stands in optimizer.step. A row is --log-every updates:
+losses/bits_per_dim is their mean, time/elapsed the CPU seconds without the first update, which warms up.
 """
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import flags_of, write_rows
+from benchmarks.rows import clone, flags_of, write_rows
 
 REPOSITORY, COMMIT = "https://github.com/chrischute/real-nvp", "df51ad570baf681e77df4d2265c0f1eb1b5b646c"
 SOURCE = Path("runs", "peers", "real-nvp")
@@ -45,23 +38,17 @@ class Batches:
     """Random batches, each with half of its images mirrored; what the epoch of training asks of a DataLoader."""
 
     def __init__(self, images: torch.Tensor, batch_size: int, num: int):
-        self.dataset, self.batch_size, self.num = images, batch_size, num
-        self.order = torch.randperm(len(images))
-
-    def __len__(self):
-        return self.num
+        self.dataset, self.order = images, torch.randperm(len(images)).split(batch_size)[:num]
 
     def __iter__(self):
-        for i in range(self.num):
-            x = self.dataset[self.order[torch.arange(i * self.batch_size, (i + 1) * self.batch_size) % len(self.order)]]
+        for idx in self.order:
+            x = self.dataset[idx]
             yield torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x), None
 
 
 def main():
     args = flags_of(__doc__, updates=350, batch_size=16, channels=64, blocks=8, log_every=50, eval_images=500)
-    if not (SOURCE / "train.py").exists():
-        subprocess.run(["git", "clone", REPOSITORY, SOURCE], check=True)
-        subprocess.run(["git", "-C", SOURCE, "checkout", "--quiet", COMMIT], check=True)
+    clone(REPOSITORY, COMMIT, SOURCE)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     torch.Tensor.view = torch.Tensor.reshape

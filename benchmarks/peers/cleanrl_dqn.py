@@ -1,20 +1,15 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "gymnasium[classic-control]==0.29.1",
-#     "numpy==1.26.4",
-#     "tensorboard==2.21.0",
-#     "torch==2.13.0",
-#     "tyro==1.0.17",
+#     "gymnasium[classic-control]==0.29.1", "numpy==1.26.4", "tensorboard==2.21.0", "torch==2.13.0", "tyro==1.0.17",
 # ]
 # ///
 """CleanRL's dqn.py, as it is, on one thread: the episodes that it prints become rows.
 
     python benchmarks/peers/cleanrl_dqn.py --run-dir runs/cleanrl
 
-Its repository is cloned beside the packages of this interpreter's environment, once, at a fixed commit, and its own
-gymnasium, 0.29.1, is used. Its settings are its defaults, which algos/dqn.py has, too; that one environment is played
-at a time there and ten here is part of the difference.
+It is cloned beside this interpreter's packages at a fixed commit and uses its own gymnasium, 0.29.1. Its settings are
+its defaults, which algos/dqn.py has, too; that it plays one environment and ours ten is part of the difference.
 """
 
 import os
@@ -25,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.rows import flags_of, write_rows
+from benchmarks.rows import clone, flags_of, write_rows
 
 REPOSITORY, COMMIT = "https://github.com/vwxyzjn/cleanrl", "fe8d8a03c41a7ef5b523e2e354bd01c363e786bb"
 ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
@@ -34,9 +29,7 @@ ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 def main():
     args = flags_of(__doc__, env_id="CartPole-v1", total_timesteps=500_000)
     source = Path(sys.prefix, "cleanrl")
-    if not (source / "cleanrl" / "dqn.py").exists():
-        subprocess.run(["git", "clone", "--quiet", REPOSITORY, source], check=True)
-        subprocess.run(["git", "-C", source, "checkout", "--quiet", COMMIT], check=True)
+    clone(REPOSITORY, COMMIT, source)
     flags = ["--env-id", args.env_id, "--total-timesteps", str(args.total_timesteps), "--seed", str(args.seed)]
     words = [sys.executable, source / "cleanrl" / "dqn.py", "--no-cuda", *flags]
     env = os.environ | ONE_THREAD | {"PYTHONPATH": str(source)}

@@ -1,17 +1,13 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "torch==2.13.0",
-#     "torchvision==0.28.0",
-# ]
+# dependencies = ["torch==2.13.0", "torchvision==0.28.0"]
 # ///
 """PyTorch's own example of a DCGAN (pytorch/examples, dcgan/main.py) on CIFAR-10 at 64 pixels, in CPU seconds.
 
     python benchmarks/peers/examples_dcgan.py --run-dir runs/examples --updates 30
 
-It loads its images in its own process (--workers 0); a stand-in with the same items takes the place of torchvision's
-CIFAR10, which does not read the binary files in data/. A row is an update: charts/SPS images per CPU second since the
-fifth update, because the first ones warm up, losses/* what it prints.
+It loads its images in its own process; a stand-in takes the place of torchvision's CIFAR10, which does not read the
+binary files in data/. A row is an update: charts/SPS images per CPU second since the fifth, losses/* what it prints.
 """
 
 import re
@@ -34,7 +30,7 @@ LOSSES = re.compile(r"Loss_D: ([-\d.]+) Loss_G: ([-\d.]+)")
 
 class Images(torch.utils.data.Dataset):
     def __init__(self, root: str, download: bool, transform):
-        paths = [Path(root, "cifar-10-batches-bin", f"data_batch_{i}.bin") for i in range(1, 6)]
+        paths = sorted(Path(root, "cifar-10-batches-bin").glob("data_batch_*.bin"))
         rows = np.concatenate([np.fromfile(path, np.uint8) for path in paths]).reshape(-1, 3073)
         self.labels, self.transform = rows[:, 0], transform
         self.images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy()
@@ -66,7 +62,7 @@ def main():
 
     flags = ["--dataset", "cifar10", "--dataroot", Path("data").absolute(), "--workers", "0", "--niter", "1"]
     flags += ["--manualSeed", args.seed]
-    write_rows(args.run_dir, rows(examples.run(["dcgan/main.py"], flags, args.run_dir / "work", enough)))
+    write_rows(args.run_dir, rows(examples.run("dcgan/main.py", flags, args.run_dir / "work", enough)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "torch==2.13.0",
-#     "torchvision==0.28.0",
-# ]
+# dependencies = ["torch==2.13.0", "torchvision==0.28.0"]
 # ///
 """PyTorch's own example of a VAE (pytorch/examples, vae/main.py), timed in CPU seconds.
 
@@ -44,12 +41,12 @@ def main():
     args = flags_of(__doc__, epochs=10)
     work = args.run_dir / "work" / "vae"
     raw = work.parent / "data" / "MNIST" / "raw"
-    for path in (raw, work / "results"):
-        path.mkdir(parents=True, exist_ok=True)
+    raw.mkdir(parents=True)
+    (work / "results").mkdir(parents=True)
     for path in Path("data").glob("*-ubyte.gz"):
         (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
     flags = ["--epochs", args.epochs, "--seed", args.seed, "--no-accel"]
-    write_rows(args.run_dir, rows(examples.run(["vae/main.py"], flags, work)))
+    write_rows(args.run_dir, rows(examples.run("vae/main.py", flags, work)))
 
 
 if __name__ == "__main__":

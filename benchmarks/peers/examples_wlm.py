@@ -1,18 +1,14 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "torch==2.13.0",
-#     "torchvision==0.28.0",
-# ]
+# dependencies = ["torch==2.13.0", "torchvision==0.28.0"]
 # ///
 """PyTorch's own example of a word language model (pytorch/examples, word_language_model), timed in CPU seconds.
 
-    python benchmarks/peers/examples_wlm.py --data chat.txt --run-dir runs/examples
+    python benchmarks/peers/examples_wlm.py --data chat.txt.gz --run-dir runs/examples
 
 Its own settings: LSTM of two layers of 200, batches of 20 times 35 words. It gets the messages of --data as
-gen/chat_rnn.py cleans and cuts them, one after another, --train-words of them; its test.txt lists every word of the
-vocabulary, so that the output layer has the size asked for. A row is 20 updates: global_step counts words, time/elapsed
-CPU seconds since the first row's.
+gen/chat_rnn.py cleans and cuts them, --train-words of them; its test.txt lists every word of the vocabulary, so that
+the output layer has that size. A row is 20 updates: global_step counts words, time/elapsed CPU seconds since the first.
 """
 
 import gzip
@@ -26,14 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.peers import examples
 from benchmarks.rows import flags_of, write_rows
 
-FILES = [f"word_language_model/{name}.py" for name in ("main", "data", "model")]  # its texts are not needed
 WORDS_PER_UPDATE, UPDATES_PER_ROW = 20 * 35, 20
 
 
 def write_texts(path: Path, folder: Path, vocabulary: int, train_words: int):
     """train.txt, valid.txt and test.txt, as the example wants them: the end of a message is its own <eos>."""
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8", "replace")
+    text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
     messages = [re.sub(r"[^0-9a-z ]", "", re.sub(r"\s", " ", line).lower()).split()[:20] for line in text.split("\n")]
     messages = [message for message in messages if len(message) >= 2]
     counts = Counter(word for message in messages for word in message)
@@ -55,20 +49,18 @@ def rows(printed: list[tuple[float, str]]):
     for now, text in printed:
         if match := re.search(r"\| +(\d+)/ *\d+ batches .*loss +([\d.]+)", text):
             start = start or now  # after the first updates, which warm up
-            yield {
-                "global_step": int(match[1]) * WORDS_PER_UPDATE,
-                "losses/loss": match[2],
-                "time/elapsed": now - start,
-            }
+            step = int(match[1]) * WORDS_PER_UPDATE
+            yield {"global_step": step, "losses/loss": match[2], "time/elapsed": now - start}
 
 
 def main():
     args = flags_of(__doc__, data=Path, vocabulary=10_000, train_words=150_000)
     folder = (args.run_dir / "work").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     write_texts(args.data, folder, args.vocabulary, args.train_words)
     flags = ["--data", folder, "--epochs", 1, "--seed", args.seed, "--log-interval", UPDATES_PER_ROW]
-    write_rows(args.run_dir, rows(examples.run(FILES, [*flags, "--save", folder / "model.pt"], folder)))
+    printed = examples.run("word_language_model/main.py", [*flags, "--save", folder / "model.pt"], folder)
+    write_rows(args.run_dir, rows(printed))
 
 
 if __name__ == "__main__":

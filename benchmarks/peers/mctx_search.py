@@ -1,15 +1,13 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "mctx==0.0.71",
-# ]
+# dependencies = ["mctx==0.0.71"]
 # ///
 """mctx's search of 256 positions side by side, tic-tac-toe with random rollouts, timed in CPU seconds on one core.
 
     taskset -c 0 python benchmarks/peers/mctx_search.py --run-dir runs/mctx
 
-The board and the rollout are written here, in jax.numpy, because mctx has none. Its muzero_policy chooses by PUCT with
-equal priors, so it is another search than UCT at the same number of simulations. Compiling is not timed.
+The board and the rollout are written here, because mctx has none. Its muzero_policy chooses by PUCT with equal priors,
+another search than UCT at the same number of simulations. Compiling is not timed.
 """
 
 import os

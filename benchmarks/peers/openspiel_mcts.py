@@ -1,21 +1,15 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "open_spiel==2.0.2",
-#     "pydantic==2.14.4",
-#     "tqdm==4.70.1",
-#     "tyro==1.0.16",
-# ]
+# dependencies = ["open_spiel==2.0.2", "pydantic==2.14.4", "tqdm==4.70.1", "tyro==1.0.16"]
 # ///
 """open_spiel's Monte-Carlo tree search beside algos/mcts.py's: speed in one process, and a match at Connect Four.
 
     python benchmarks/peers/openspiel_mcts.py --run-dir runs/speed
     python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 400 --run-dir runs/match
 
-Speed: both search from the empty board, one after the other, in turns; CPU seconds of one thread, open_spiel's Python
-search (`open_spiel.python.algorithms.mcts`). Match: open_spiel's C++ search, which is the same algorithm, moves first
-in every other game, both with the same number of simulations per move and one random rollout each; neither uses
-open_spiel's solver, neither keeps its tree.
+Speed: both search from the empty board, in turns; CPU seconds of one thread, open_spiel's Python search. Match:
+open_spiel's C++ search, the same algorithm, moves first in every other game, both with as many simulations per move and
+one random rollout each; neither uses open_spiel's solver, neither keeps its tree.
 """
 
 import random
@@ -77,17 +71,10 @@ def play_match(games: int, simulations: int, exploration: float, seed: int) -> I
         yield {"global_step": number + 1, "match/score": np.mean(points), "match/standard_error": error}
 
 
-def main(
-    run_dir: Path,
-    games: int = 0,
-    simulations: int = 1000,
-    exploration: float = UCT_C,
-    turns: int = 15,
-    seed: int = 1,
-):
-    """A match of so many games, ours with this weight of UCT's bonus; without games the speed, in so many turns."""
+def main(run_dir: Path, games: int = 0, simulations: int = 1000, exploration: float = UCT_C, seed: int = 1):
+    """A match of so many games, ours with this weight of UCT's bonus; without games the speed, in 15 turns."""
     match = play_match(games, simulations, exploration, seed)
-    write_rows(run_dir, match if games else measure_speed(simulations, turns, seed))
+    write_rows(run_dir, match if games else measure_speed(simulations, 15, seed))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,13 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "numpy==2.4.6",
-#     "torch==2.13.0",
-# ]
+# dependencies = ["numpy==2.4.6", "torch==2.13.0"]
 # ///
 """DRAW as it is most often written in PyTorch, eager and float32, to measure gen/draw.py against: MNIST, CPU seconds.
 
     python benchmarks/peers/plain_draw.py --updates 300 --run-dir runs/plain
 
-Two nn.LSTMCell, a linear layer for everything else, filters by bmm, the sigmoid before the cross-entropy, Adam with
-beta1 0.5 and gradients clipped at 5, the attention's and the canvas's beginnings at zero. The settings are the
-paper's for MNIST but for T = 10: z = 100, LSTM 256, read 2x2, write 5x5, batches of 128, each binarized anew. A row
-is 20 updates: time/elapsed are the CPU seconds so far, losses/loss the mean bound of these updates in nats.
+The settings are the paper's for MNIST but for T = 10: z = 100, LSTM 256, read 2x2, write 5x5, batches of 128, each
+binarized anew. A row is 20 updates: time/elapsed are the CPU seconds so far, losses/loss their mean bound in nats.
 """
 
 import gzip

@@ -1,10 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium==1.4.0",
-#     "stable_baselines3==2.9.2",
-#     "torch==2.13.0",
-# ]
+# dependencies = ["gymnasium==1.4.0", "stable_baselines3==2.9.2", "torch==2.13.0"]
 # ///
 """Stable-baselines3's A2C on CartPole-v1 with the library's defaults and eight environments.
 

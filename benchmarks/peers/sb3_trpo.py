@@ -1,21 +1,15 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium[mujoco]==1.4.0",
-#     "sb3_contrib==2.9.2",
-#     "torch==2.13.0",
-# ]
+# dependencies = ["gymnasium[mujoco]==1.4.0", "sb3_contrib==2.9.2", "torch==2.13.0"]
 # ///
 """sb3-contrib's TRPO, timed as algos/trpo_parallel.py times itself.
 
     python benchmarks/peers/sb3_trpo.py --run-dir runs/sb3
 
-The library's algorithm runs untouched; around each of its two halves (collect_rollouts, train) stands a clock. The
-clock starts at the first environment step, a row is written after every update, and what the rows call
-charts/episodic_return_100 is the mean return of the last 100 training episodes (sampled actions, rewards as the
-environment gives them), empty until there are 100. The last row of a run that is not stopped has the mean return of
-deterministic actions over 100 more episodes. The defaults are the best configuration known for Reacher: 16 environments
-of 312 steps, observations and rewards normalised, lambda .97, a KL bound of .01.
+The library's algorithm runs untouched, with clocks around its two halves (collect_rollouts, train). A row is written
+after every update; charts/episodic_return_100 is the mean return of the last 100 training episodes, empty until there
+are 100. The last row of a run that is not stopped has the mean return of deterministic actions over 100 more episodes.
+The defaults are the best configuration known for Reacher, with normalised observations and rewards.
 """
 
 import math

@@ -1,19 +1,14 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#     "gymnasium[mujoco]==1.4.0",
-#     "tianshou==2.0.1",
-#     "torch==2.13.0",
-# ]
+# dependencies = ["gymnasium[mujoco]==1.4.0", "tianshou==2.0.1", "torch==2.13.0"]
 # ///
 """Tianshou's TRPO, timed as algos/trpo_parallel.py times itself.
 
     python benchmarks/peers/tianshou_trpo.py --run-dir runs/tianshou
 
 Networks, initialization and settings are those of the library's own MuJoCo example, but for the decay of the critic's
-learning rate, which would depend on the budget, and its 16 processes, one per environment, which are slower here than
-16 environments in one. A clock stands around collect and update; a row is written after every update, with the mean
-return of the last 100 training episodes (sampled actions), empty until there are 100.
+learning rate, which would depend on the budget, and its 16 processes, which are slower here than 16 environments in
+one. A row is written after every update, with the mean return of the last 100 training episodes.
 """
 
 import math
