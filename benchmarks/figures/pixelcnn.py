@@ -19,7 +19,7 @@ OLD = "It had --bf16."
 
 
 def draw(results: Results, folder) -> dict[str, str]:
-    rows, numbers = [], []
+    rows, numbers = [], {}
     with plot.figure(folder / "curves.png", columns=2, size=(10, 4)) as panels:
         for axes, (dataset, (column, title, unit)) in zip(panels, PANELS.items(), strict=True):
             for name in (f"pixelcnn-{dataset}", f"pixelcnn-{dataset}-hour"):
@@ -28,7 +28,7 @@ def draw(results: Results, folder) -> dict[str, str]:
                     found = f"{seed.final(column):.2f} {unit}"
                     plot.curves(axes, [seed], "global_step", column, f"ours, {epochs}", scale=1 / IMAGES[dataset])
                     rows.append([f"{title}: ours", found, str(seed.seed), epochs.split()[0], plot.cpu([seed])])
-                    numbers.append(f"{title.split(',')[0]} {found} after {epochs}")
+                    numbers[dataset] = f"{title.split(',')[0]} {found} after {epochs}"
             for row, color in zip(plot.published("pixelcnn", dataset=dataset), plot.COLORS[2:], strict=False):
                 label = f"{row['model']}: {row['value']}"
                 axes.axhline(float(row["value"]), color=color, linestyle=":", label=label)
@@ -37,5 +37,5 @@ def draw(results: Results, folder) -> dict[str, str]:
     return {
         "table": plot.table(["", "test images", "seed", "epochs", "CPU seconds"], rows),
         "pictures": plot.pictures(folder, PICTURES),
-        "number": "; ".join(numbers),
+        "number": "; ".join(numbers.values()),
     }
