@@ -1,9 +1,10 @@
 """Figures and tables of gen/gan.py, for benchmarks/plot.py."""
 
-import numpy as np
-
 from benchmarks import plot
-from benchmarks.plot import Result, Results
+from benchmarks.figures.realnvp import facts, speeds
+from benchmarks.plot import Results
+
+__all__ = ["COLUMNS", "draw", "facts"]
 
 COLUMNS = [
     "global_step", "losses/discriminator", "losses/generator", "charts/SPS",
@@ -17,21 +18,6 @@ SPEED = {
 }
 WORDS = "images from the same noise, a row for every 300 updates (the longer run: 5,000)"
 PICTURES = {f"{row}.png": (row, "samples.png", f"{data}: {WORDS}") for row, data in RUNS.items()}
-
-
-def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    """Images per CPU second over all rows but the first, which warms up."""
-    if name == "examples-dcgan":
-        known = ~np.isnan(columns["time/elapsed"])
-        steps, seconds = columns["global_step"][known], columns["time/elapsed"][known]
-        return {"pictures per CPU second": float((steps[-1] - steps[0]) / (seconds[-1] - seconds[0]))}
-    if "speed" in name:  # every row counts as many images
-        return {"pictures per CPU second": float(1 / (1 / columns["charts/SPS"][1:]).mean())}
-    return {}
-
-
-def speeds(seeds: list[Result]) -> list[float]:
-    return [seed.facts["pictures per CPU second"] for seed in seeds]
 
 
 def draw(results: Results, folder) -> dict[str, str]:

@@ -21,19 +21,17 @@ OLD = "It did not flip images."
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
-    """Images per CPU second over all rows but the first, which warms up."""
-    steps = columns["global_step"]
+    """Images per CPU second over all rows but the first, which warms up; from the peer's clock, or each row's rate."""
+    clock = columns.get("time/elapsed", np.empty(0))
+    steps, clock = (x[~np.isnan(clock)] if len(clock) else x for x in (columns["global_step"], clock))
     if len(steps) < 2:
         return {}
-    if "time/elapsed" in columns:  # the peer's seconds since its first update
-        seconds = columns["time/elapsed"][-1] - columns["time/elapsed"][0]
-    else:  # our images per second of each row
-        seconds = (np.diff(steps) / columns["charts/SPS"][1:]).sum()
+    seconds = clock[-1] - clock[0] if len(clock) else (np.diff(steps) / columns["charts/SPS"][1:]).sum()
     return {"images per second": float((steps[-1] - steps[0]) / seconds)}
 
 
 def speeds(seeds: list[Result]) -> list[float]:
-    return [seed.facts.get("images per second", seed.facts.get("pictures per second")) for seed in seeds]
+    return [rate for seed in seeds for rate in seed.facts.values()]
 
 
 def draw(results: Results, folder) -> dict[str, str]:

@@ -38,9 +38,9 @@ def decimals(pair: tuple[float, float], digits: int) -> str:
     return " ± ".join(f"{x:.{digits}f}".removeprefix("0") for x in pair)
 
 
-def rates_figure(results: Results, path):
-    """Figures 7.2, 12.3, 12.6 and 12.8; a cross without a published step size stands at our best one."""
-    with plot.figure(path, 2, 2, size=(15, 9), sharey=True) as panels:
+def draw(results: Results, folder) -> dict[str, str]:
+    # a cross without a published step size stands at our best one
+    with plot.figure(folder / "rates.png", 2, 2, size=(15, 9), sharey=True) as panels:
         for axes, (method, (number, title, settings)) in zip(panels, PANELS.items(), strict=True):
             axes.set_prop_cycle(color=[*plot.COLORS, "#7F4F24", "#BBBBBB"])
             for setting in settings:
@@ -54,10 +54,6 @@ def rates_figure(results: Results, path):
             axes.set(title=f"{title} (Figure {number})", xlabel="step size", ylim=(0.23, 0.55), xlim=(0, 1))
             axes.set_ylabel("RMS error, average over states\nand first 10 episodes")
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-
-def compare(results: Results) -> tuple[str, str]:
-    """The table of all published numbers beside ours; how many lie within two standard errors."""
     lines, within = [], 0
     for row in plot.published("td_lambda"):
         kind, method, episode = row["figure"].removeprefix("6.2 "), row["method"], row["episode"]
@@ -75,19 +71,13 @@ def compare(results: Results) -> tuple[str, str]:
         cells = [row["figure"], method, words, f"{rate:g}", decimals((ours, error), 4)]
         lines.append([*cells, row["rms"].removeprefix("0"), row["runs"], f"{off:+.1f}"])
     header = ["figure", "method", "", "step size", "RMS error ± standard error", "published", "runs", "difference"]
-    return plot.table(header, lines, left=3), f"{within} of {len(lines)}"
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    rates_figure(results, folder / "rates.png")
-    comparison, within = compare(results)
     (four,), (point_eight,) = results["td-n-step-4"], results["td-lambda-return-0.8"]
     four, point_eight = average(four, best(four)), average(point_eight, best(point_eight))
     seconds = [seed.cpu for seed in results]
     return {
-        "within": within,
+        "within": f"{within} of {len(lines)}",
         "converged": " ± ".join(f"{x:.4f}" for x in point_eight),
-        "table": comparison,
+        "table": plot.table(header, lines, left=3),
         "cpu": f"{min(seconds):.0f} to {max(seconds):.0f}; of all {len(seconds)} commands: {sum(seconds):.0f}",
         "number": f"RMS error, 19-state walk: n = 4 {decimals(four, 3)} (.262); λ = .8 {decimals(point_eight, 3)} "
         "(.243)",

@@ -38,27 +38,19 @@ def lecture_table(result: Result, title: str) -> str:
     for k, (name, (kind, likelihood, samples, representation, computation)) in enumerate(LECTURE.items()):
         row = rows_of(result, k)[0]
         training = row["seconds_per_training_picture"]
-        cells = [f"{number(row['bits_per_dim'])} bits/dim", f"{number(row['binary_nats'])} nats", *judged(row)]
+        cells = [
+            f"{number(row['bits_per_dim'])} bits/dim",
+            f"{number(row['binary_nats'])} nats",
+            number(row["frechet"]),
+        ]
+        cells.append(f"{100 * row['probe_accuracy']:.1f} %")
         cells += map(seconds, (row["seconds_per_sample"], training, training * row["global_step"]))
         lines.append([f"**{kind}** (the lecture)", likelihood, "", samples, representation, computation, "", ""])
         lines.append([name, *(cell.replace("- bits/dim", "-").replace("- nats", "-") for cell in cells)])
     (real,) = rows_of(result, REAL)
-    lines.append(["test images", "", "", *judged(real), "", "", ""])
+    lines.append(["test images", "", "", number(real["frechet"]), f"{100 * real['probe_accuracy']:.1f} %", "", "", ""])
     header = [title, "log-likelihood", "binary", "samples", "representation", "per sample", "per training image"]
     return plot.table([*header, "training"], lines)
-
-
-def judged(row: dict[str, float]) -> list[str]:
-    return [number(row["frechet"]), f"{100 * row['probe_accuracy']:.1f} %"]
-
-
-def sizes(result: Result) -> str:
-    """Seconds per sample over the number of pixels."""
-    lines = []
-    for k, (name, words) in enumerate(LECTURE.items()):
-        sized = rows_of(result, k)[1:]
-        lines.append([name, words[-1], *(seconds(row["seconds_per_sample"]) for row in sized)])
-    return plot.table(["one sample", "the lecture", *(f"{row['image_size']:.0f} pixels" for row in sized)], lines)
 
 
 def draw(results: Results, folder) -> dict[str, str]:
@@ -66,4 +58,9 @@ def draw(results: Results, folder) -> dict[str, str]:
     for name, run in runs.items():
         shown = plot.pictures(folder, {f"tradeoffs-{name}.png": (f"tradeoffs-{name}", "samples.png", SAMPLES)})
         blocks[name] = lecture_table(run, DATASETS[name]) + "\n\n" + shown
-    return blocks | {"sizes": sizes(runs["digits"])}
+    lines = []
+    for k, (name, words) in enumerate(LECTURE.items()):
+        sized = rows_of(runs["digits"], k)[1:]
+        lines.append([name, words[-1], *(seconds(row["seconds_per_sample"]) for row in sized)])
+    header = ["one sample", "the lecture", *(f"{row['image_size']:.0f} pixels" for row in sized)]
+    return blocks | {"sizes": plot.table(header, lines)}
