@@ -17,11 +17,12 @@ def accuracies(results: Results, methods: dict[str, str], path, lowest: float = 
     published = {row["method"]: row for row in plot.published("es_mnist")}
     ours = {label: results[name] for name, label in methods.items()}
     with plot.figure(path, size=(7.5, 4)) as (axes,):
+        levels = {
+            f"published, {method}: {row['test_accuracy']} %": float(row["test_accuracy"]) / 100
+            for method, row in published.items()
+        }
         words = {"xscale": "log", "xlabel": "images evaluated", "ylabel": "accuracy on 10,000 test digits"}
-        plot.panel(axes, ours, "global_step", TEST, ylim=(lowest, 1), **words)
-        for row, linestyle in zip(published.values(), ("--", ":"), strict=True):
-            label = f"published, {row['method']}: {row['test_accuracy']} %"
-            axes.axhline(float(row["test_accuracy"]) / 100, color="grey", linestyle=linestyle, label=label)
+        plot.panel(axes, ours, "global_step", TEST, levels, ylim=(lowest, 1), **words)
 
     def theirs(column: str):
         return lambda seeds: published["backpropagation" if "backprop" in seeds[0].name else "ES"][column] + " %"

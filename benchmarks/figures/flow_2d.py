@@ -13,8 +13,8 @@ OLD = "These by gen/realnvp.py, from 50,000 points used again in each epoch."
 def draw(results: Results, folder) -> dict[str, str]:
     ours = {name: results[f"flow-{name}"] for name in SOURCES}
     with plot.figure(folder / "above_source.png") as (axes,):
-        words = {"xlabel": "points", "ylabel": "nats above the source", "yscale": "log"}
-        plot.panel(axes, ours, "global_step", ABOVE, **words)
+        words = {"xlabel": "million points", "ylabel": "nats above the source", "yscale": "log"}
+        plot.panel(axes, ours, "global_step", ABOVE, scale=1e-6, **words)
     columns = {
         "seeds": plot.count,
         "-log p(x), nats": NLL,

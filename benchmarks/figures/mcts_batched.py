@@ -1,7 +1,7 @@
 """Figures and tables of algos/mcts_batched.py, for benchmarks/plot.py."""
 
 from benchmarks import plot
-from benchmarks.plot import Results, mean, median, number
+from benchmarks.plot import Results, median, number
 
 SPEED = "time/simulations_per_second"
 COLUMNS = ["global_step", SPEED, "eval/episodic_return", "eval/losses"]
@@ -24,11 +24,7 @@ def draw(results: Results, folder) -> dict[str, str]:
         axes.plot([256] * len(theirs), list(map(speed, theirs)), "x", color="black", label="mctx, tic-tac-toe")
         axes.set(xscale="log", yscale="log", xlabel="positions side by side")
         axes.set(ylabel="simulations per CPU second, one core", ylim=(1e4, 1e6))
-    columns = {
-        "simulations per CPU second": lambda seeds: median(map(speed, seeds)),
-        "mean result": lambda seeds: number(mean(seed.final("eval/episodic_return") for seed in seeds)),
-        "games lost (%)": lambda seeds: number(100 * mean(seed.final("eval/losses") for seed in seeds)),
-    }
+    columns = {"simulations per CPU second": lambda seeds: median(map(speed, seeds))}
     middle, peer = (number(plot.sorted_median(list(map(speed, seeds)))) for seeds in (ours, theirs))
     return {
         "table": plot.beside(("100 simulations per move", "positions"), rows, columns),

@@ -5,15 +5,12 @@ from benchmarks import plot
 RETURN, EVALUATION = "charts/episodic_return_100", "eval/episodic_return"
 COLUMNS = ["global_step", RETURN, "losses/kl", "losses/step_fraction", "losses/kl_scale", "losses/entropy"]
 ENVIRONMENTS = ["Reacher", "Swimmer", "HalfCheetah", "Hopper", "Walker2d", "Ant", "InvertedPendulum"]
-COLORS = {  # of the published codes
-    "OpenAI baselines": plot.VERMILLION, "sb3-contrib": plot.PURPLE, "Tianshou": plot.GREEN,
-    "Spinning Up": plot.ORANGE, "CleanRL": plot.GREEN,
-}  # fmt: skip
 
 
 def environments(results: plot.Results, prefix: str, names: list[str], published: list[dict], folder, peer="") -> str:
     """The figure and the table of returns: training, deterministic, published; a panel per environment that was run."""
     runs = {env: seeds for env in names if (seeds := results[f"{prefix}-{env.lower()}"])}
+    codes = list(dict.fromkeys(row["code"] for row in published))
     lines, columns = -(-len(runs) // 4), min(4, len(runs))
     with plot.figure(folder / "envs.png", lines, columns, size=(3.4 * columns, 3 * lines), dpi=110) as panels:
         for axes, (env, seeds) in zip(panels, runs.items(), strict=False):
@@ -23,8 +20,13 @@ def environments(results: plot.Results, prefix: str, names: list[str], published
             for row in published:
                 if row["environment"] == env:
                     words = f"{row['code']} ({row['measured']})"
-                    axes.axhline(float(row["return"]), color=COLORS[row["code"]], linestyle="--", label=words)
-            axes.set(title=f"{env}-v5, {len(seeds)} seeds", xlabel="million steps", xlim=(0, 1.03))
+                    axes.axhline(
+                        float(row["return"]),
+                        color=plot.COLORS[1 + codes.index(row["code"])],
+                        linestyle="--",
+                        label=words,
+                    )
+            axes.set(title=f"{env}-v5", xlabel="million steps", xlim=(0, 1.03))
             if env == "Reacher":
                 axes.set_ylim(-20, -2)
         for axes in panels[len(runs) :]:
@@ -38,7 +40,7 @@ def environments(results: plot.Results, prefix: str, names: list[str], published
         columns[f"{peer}, v5, run here, evaluation"] = lambda seeds: plot.spread(
             s.final(EVALUATION) for s in results.by_name.get(seeds[0].name.replace(prefix, "sb3-envs"), [])
         )
-    for code in dict.fromkeys(row["code"] for row in published):
+    for code in codes:
         rows = {row["environment"].lower(): row for row in published if row["code"] == code}
         measured = next(iter(rows.values()))["measured"]
 
