@@ -49,9 +49,8 @@ def draw(results: Results, folder) -> dict[str, str]:
     }
     ours, labels = {cells: results[f"digits-{name}"] for cells, name in ROWS.items()}, results["digits-cross-entropy"]
     last = ["-", "cross-entropy of the labels", "0.1", str(len(labels)), percent(labels), "-", "-", plot.cpu(labels)]
-    names = ["reward-0-mean", "reward-0-none", "rate-0.3-mean", "rate-0.3-none"]
     with_, without = (percent(results[f"digits-reward-10-{baseline}"]) for baseline in ("mean", "none"))
-    return {name: percent(results[f"digits-{name}"]) for name in names} | {
+    return {
         "table": plot.beside(("rewards", "update", "learning rate"), ours, columns, [last]),
         "number": f"MNIST, rewards 10 and 11: {with_} with a baseline, {without} without",
     }
