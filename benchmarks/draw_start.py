@@ -7,33 +7,16 @@ With --zero-filters the biases of the attention start at 0, with --zero-canvas t
 """
 
 import sys
-import time
 from pathlib import Path
 
 import torch
 import tyro
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.peers.plain_draw import train
 from benchmarks.rows import write_rows
 from gen.draw import DRAW, Args, load_images
-
-
-def train(model: DRAW, images: torch.Tensor, updates: int):
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    total, start = torch.zeros(()), time.process_time()
-    for step, idx in enumerate(torch.randperm(len(images)).split(128)[:updates], start=1):
-        loss = model.losses(images[idx].bernoulli()).sum(0).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5)
-        optimizer.step()
-        total += loss.detach() / 20
-        if step % 20 == 0:
-            elapsed = time.process_time() - start
-            yield {"global_step": step * 128, "losses/loss": total.item(), "time/elapsed": elapsed}
-            total.zero_()
 
 
 def main(run_dir: Path, seed: int = 1, updates: int = 400, zero_canvas: bool = False, zero_filters: bool = False):
@@ -46,7 +29,9 @@ def main(run_dir: Path, seed: int = 1, updates: int = 400, zero_canvas: bool = F
         model.canvas.mul_(0 if zero_canvas else 1)
         for layer in (model.read_attention, model.write_attention):
             layer.bias.mul_(0 if zero_filters else 1)
-    write_rows(run_dir, train(model, images, updates))
+    batches = (images[idx] for idx in torch.randperm(len(images)).split(128)[:updates])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    write_rows(run_dir, train(model, lambda x: model.losses(x).sum(0).mean(), batches, optimizer))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.vector.utils import batch_space
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,29 +22,19 @@ from algos import hill_climbing, random_search
 from benchmarks import policy_gradient_post
 
 
-class WideCartPole(CartPoleVectorEnv):
+class WideCartPole(gym.vector.VectorObservationWrapper):
     """Gymnasium's vectorized CartPole with num_inputs observations."""
 
     def __init__(self, num_envs: int, max_episode_steps: int, num_inputs: int):
-        super().__init__(num_envs, max_episode_steps)
+        super().__init__(CartPoleVectorEnv(num_envs, max_episode_steps))
         self.extra = num_inputs - 4
-        edge = np.full(self.extra, np.inf, dtype=np.float32)
-        low, high = self.single_observation_space.low, self.single_observation_space.high
-        self.single_observation_space = gym.spaces.Box(np.append(low, -edge), np.append(high, edge), dtype=np.float32)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (num_inputs,))
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (num_envs, num_inputs))
 
-    def widen(self, obs: np.ndarray) -> np.ndarray:
+    def observations(self, obs: np.ndarray) -> np.ndarray:
         """obs [envs, 4] -> [envs, num_inputs]."""
         noise = 0.1 * self.np_random.standard_normal((self.num_envs, self.extra), dtype=np.float32)
         return np.concatenate([obs, noise], axis=1)
-
-    def reset(self, **options):
-        obs, info = super().reset(**options)
-        return self.widen(obs), info
-
-    def step(self, actions):
-        obs, *rest = super().step(actions)
-        return self.widen(obs), *rest
 
 
 def widen(num_inputs: int):

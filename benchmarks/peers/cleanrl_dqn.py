@@ -4,7 +4,7 @@
 #     "gymnasium[classic-control]==0.29.1", "numpy==1.26.4", "tensorboard==2.21.0", "torch==2.13.0", "tyro==1.0.17",
 # ]
 # ///
-"""CleanRL's dqn.py, as it is, on one thread: the episodes that it prints become rows.
+"""CleanRL's dqn.py, as it is: the episodes that it prints become rows.
 
     python benchmarks/peers/cleanrl_dqn.py --run-dir runs/cleanrl
 
@@ -14,6 +14,7 @@ its defaults, which algos/dqn.py has, too; that it plays one environment and our
 
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.rows import clone, flags_of, write_rows
 
 REPOSITORY, COMMIT = "https://github.com/vwxyzjn/cleanrl", "fe8d8a03c41a7ef5b523e2e354bd01c363e786bb"
-ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
 def main():
@@ -32,15 +32,13 @@ def main():
     clone(REPOSITORY, COMMIT, source)
     flags = ["--env-id", args.env_id, "--total-timesteps", str(args.total_timesteps), "--seed", str(args.seed)]
     words = [sys.executable, source / "cleanrl" / "dqn.py", "--no-cuda", *flags]
-    env = os.environ | ONE_THREAD | {"PYTHONPATH": str(source)}
+    env = os.environ | {"PYTHONPATH": str(source)}
     args.run_dir.mkdir(parents=True)
     printed = subprocess.run(words, cwd=args.run_dir, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
     episodes = re.findall(r"^global_step=(\d+), episodic_return=\[?([-\d.]+)", printed, re.MULTILINE)
     returns, rows = [float(episode[1]) for episode in episodes], []
     for i, (step, _) in enumerate(episodes, start=1):
-        if i == len(episodes) or not rows or int(step) - rows[-1]["global_step"] >= args.total_timesteps // 250:
-            mean = sum(returns[:i][-100:]) / len(returns[:i][-100:])
-            rows.append({"global_step": int(step), "charts/episodic_return_100": mean})
+        rows.append({"global_step": int(step), "charts/episodic_return_100": statistics.mean(returns[:i][-100:])})
     rows[-1]["global_step"] = args.total_timesteps
     write_rows(args.run_dir, rows)
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -86,16 +86,11 @@ class DrawModel(nn.Module):
         return (recon + kl).mean()
 
 
-def train(updates: int):
+def train(model, loss_of, batches, optimizer):
     """A row for every 20 updates."""
-    with gzip.open("data/train-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, A * B)
-    loader = DataLoader(TensorDataset(torch.from_numpy(images / np.float32(255))), 128, shuffle=True, drop_last=True)
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    model, losses, start = DrawModel(), [], time.process_time()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    for step, (x,) in zip(range(1, updates + 1), batches, strict=False):
-        loss = model(torch.bernoulli(x))
+    losses, start = [], time.process_time()
+    for step, x in enumerate(batches, start=1):
+        loss = loss_of(torch.bernoulli(x))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5)
@@ -110,7 +105,12 @@ def main():
     args = flags_of(__doc__, updates=300)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    write_rows(args.run_dir, train(args.updates))
+    with gzip.open("data/train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, A * B)
+    loader = DataLoader(torch.from_numpy(images / np.float32(255)), 128, shuffle=True)
+    model = DrawModel()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    write_rows(args.run_dir, train(model, model, itertools.islice(loader, args.updates), optimizer))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 
     python benchmarks/peers/sb3_cartpole.py --algorithm a2c --run-dir runs/sb3
 
-A row about every 2,000 steps; the run ends when the mean return of the last 100 training episodes reaches the bar.
+A row for every rollout; the run ends when the mean return of the last 100 training episodes reaches the bar.
 """
 
 import math
@@ -25,7 +25,7 @@ from benchmarks.rows import flags_of, write_rows
 
 
 class Rows(BaseCallback):
-    """Collects rows before every rollout; ends the training at a mean return."""
+    """Collects a row before every rollout and at the end; ends the training at a mean return."""
 
     def __init__(self, stop_return: float):
         super().__init__()
@@ -35,12 +35,9 @@ class Rows(BaseCallback):
         returns = [episode["r"] for episode in self.model.ep_info_buffer]  # the last hundred, from Monitor
         mean = float(np.mean(returns)) if len(returns) == 100 else None
         self.reached = mean is not None and mean >= self.stop_return
-        if self.num_timesteps and (self.reached or self.num_timesteps >= 2000 * len(self.rows)):
-            self.rows.append({"global_step": self.num_timesteps, "charts/episodic_return_100": mean})
+        self.rows.append({"global_step": self.num_timesteps, "charts/episodic_return_100": mean})
 
-    def _on_training_end(self):
-        if not self.reached:
-            self._on_rollout_start()
+    _on_training_end = _on_rollout_start
 
     def _on_step(self) -> bool:
         return not self.reached
