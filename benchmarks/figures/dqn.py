@@ -20,10 +20,6 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     return {"largest_q": float(np.nanmax(columns[LARGEST]))} if LARGEST in columns else {}
 
 
-def largest(seeds: list) -> str:
-    return plot.spread(seed.facts["largest_q"] for seed in seeds)
-
-
 def draw(results: Results, folder) -> dict[str, str]:
     ours = {env: results[name] for name, env in ENVIRONMENTS.items()}
     peer, published = results["cleanrl-cartpole"], {row["environment"]: row for row in plot.published("dqn")}
@@ -46,6 +42,9 @@ def draw(results: Results, folder) -> dict[str, str]:
 
     def here(seeds: list) -> str:
         return plot.spread(seed.final(RETURN) for seed in (peer if seeds[0].name == "dqn-cartpole" else []))
+
+    def largest(seeds: list) -> str:
+        return plot.spread(seed.facts["largest_q"] for seed in seeds)
 
     columns = scores | {"CleanRL, published": theirs, "CleanRL, run here": here, "CPU seconds": plot.cpu}
     cartpole = ours["CartPole-v1"]

@@ -30,18 +30,15 @@ WIDE = {
 EPISODES = np.arange(1, 1001)
 
 
-def percent(share: float, error: float) -> str:
+def percent(share: float, seeds: list[Result]) -> str:
+    """A fraction of the trials and its standard error."""
+    error = math.sqrt(share * (1 - share) / trials(seeds))
     return f"{100 * share:.1f}" + (f" ± {100 * error:.1f} %" if error else " %")
 
 
 def within(episodes: int):
-    """A column: the fraction of the trials solved within so many episodes, and its standard error."""
-
-    def cell(seeds: list[Result]) -> str:
-        share = float(share_within(seeds, episodes))
-        return percent(share, math.sqrt(share * (1 - share) / trials(seeds)))
-
-    return cell
+    """A column: the fraction of the trials solved within so many episodes."""
+    return lambda seeds: percent(float(share_within(seeds, episodes)), seeds)
 
 
 def median_of_all(seeds: list[Result]) -> str:
@@ -76,11 +73,11 @@ def draw(results: Results, folder) -> dict[str, str]:
     seeds, (plateau,) = runs["hill-plain"], results["hill-plateau"]
     (reference,) = plot.published("search", method="hill climbing", quantity="not solved by 2000")
     solved, (mean, error, median) = float(share_within(seeds, 2000)), episodes_to_solve(seeds)
-    stuck = percent(1 - solved, math.sqrt(solved * (1 - solved) / trials(seeds)))
+    stuck = percent(1 - solved, seeds)
     freed = 1 - float(share_within(runs["hill-growth-0.1"], 1000))
     return {
         "stuck": stuck,
-        "reference": f"{reference['source']}: {percent(float(reference['value']), float(reference['error']))}",
+        "reference": f"{reference['source']}: {100 * float(reference['value']):.1f} ± {100 * float(reference['error']):.1f} %",
         "mean": f"{mean:.0f} ± {error:.0f}",
         "median": f"{median}",
         "quotient": f"{100 * solved * mean / 1000:.1f}",

@@ -22,14 +22,13 @@ def seconds(result: Result) -> float:
     return result.facts["least seconds of an update"]
 
 
-def cifar(results: Results, path) -> str:
-    """Accuracy on CIFAR-10 as far as it was trained: the figure and the table."""
+def draw(results: Results, folder) -> dict[str, str]:
     ours = {
         f"{way}, {epochs}": results.by_name.get(f"revnet-{name}{suffix}", [])
         for name, epochs in (("cifar10", "half an epoch"), ("hour", "12 epochs"), ("long", "160 epochs"))
         for way, suffix in WAYS.items()
     }
-    with plot.figure(path) as (axes,):
+    with plot.figure(folder / "cifar10.png") as (axes,):
         words = {"xlabel": "epochs", "ylabel": "test accuracy", "title": "RevNet-38 on CIFAR-10"}
         (row,) = plot.published("revnet", model="RevNet-38")
         levels = {"MemCNN, 160 epochs": float(row["accuracy_memcnn"]) / 100}
@@ -40,10 +39,6 @@ def cifar(results: Results, path) -> str:
         "training loss": plot.column("losses/loss", ".4f"),
         "inversion error": plot.column(ERROR, ".0e"),
     }
-    return plot.beside("CIFAR-10", ours, columns)
-
-
-def draw(results: Results, folder) -> dict[str, str]:
     (memory,), computed, stored = (results[f"revnet-{row}"] for row in ("memory", "speed-computed", "speed-stored"))
     kept = {way: memory[column][memory["blocks"] == 9][0] for way, column in zip(WAYS, MEMORY[1:3], strict=True)}
     size, times = kept["activations recomputed"] / kept["activations stored"], plot.ratios(computed, stored, seconds)
@@ -60,7 +55,7 @@ def draw(results: Results, folder) -> dict[str, str]:
     return {
         "blocks": plot.table(["blocks", "stored, MB an image", "recomputed", "ratio", "inversion error"], blocks),
         "speed": plot.table(header, [*rows, ["ratio", str(len(times)), number(size), ratio]]),
-        "cifar": cifar(results, folder / "cifar10.png"),
+        "cifar": plot.beside("CIFAR-10", ours, columns),
         "pictures": plot.pictures(folder, PICTURES),
         "number": f"RevNet-38 stores {size:.2f} of the bytes (MemCNN: .36) in {plot.mean(times):.2f} times the CPU "
         "time",
