@@ -72,12 +72,13 @@ def draw(results: Results, folder) -> dict[str, str]:
     header = ["4 observations", "16 observations", "64 observations", "256 observations"]
     seeds, (plateau,) = runs["hill-plain"], results["hill-plateau"]
     (reference,) = plot.published("search", method="hill climbing", quantity="not solved by 2000")
+    theirs, their_error = (100 * float(reference[key]) for key in ("value", "error"))
     solved, (mean, error, median) = float(share_within(seeds, 2000)), episodes_to_solve(seeds)
     stuck = percent(1 - solved, seeds)
     freed = 1 - float(share_within(runs["hill-growth-0.1"], 1000))
     return {
         "stuck": stuck,
-        "reference": f"{reference['source']}: {100 * float(reference['value']):.1f} ± {100 * float(reference['error']):.1f} %",
+        "reference": f"{reference['source']}: {theirs:.1f} ± {their_error:.1f} %",
         "mean": f"{mean:.0f} ± {error:.0f}",
         "median": f"{median}",
         "quotient": f"{100 * solved * mean / 1000:.1f}",
