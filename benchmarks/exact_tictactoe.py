@@ -59,7 +59,7 @@ def exact_result(choices: Callable, replies: Callable, first: bool) -> tuple[Fra
 
 
 def decided_once(search: str, args: Args, seed: int) -> Callable:
-    """The function state -> [move] of a search, which answers the same whenever it is asked about a state again."""
+    """The function state -> [move] of a search, which decides once for every state."""
     rng = random.Random(seed)
     return cache(lambda state: [choose(BOARD, state, search, args, rng)[0]])
 

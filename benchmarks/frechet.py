@@ -2,15 +2,10 @@
 
     python benchmarks/frechet.py gen/gan.py --dataset mnist --updates 5700
 
-What follows the script are its own flags. The distance (Heusel et al. 2017, arXiv 1706.08500) is between Gaussians with
-the means and covariances of features. Here they are those of a small classifier: the numbers compare with each other,
-not with distances in the features of Inception. The classifier is trained on one half of the labelled training images;
-the other half, which it has not seen, is the reference.
-
-    eval/frechet            2,000 samples
-    eval/frechet_real       the test images, at most 2,000 of them
-    eval/frechet_recon      reconstructions of those test images (vae_gan.py)
-    eval/judge_accuracy     of the classifier on the test images
+What follows the script are its own flags. The Frechet distance (Heusel et al. 2017, arXiv 1706.08500) is taken here in
+the features of a small classifier, so that the numbers compare with each other, not with those of Inception's features.
+It is trained on one half of the labelled training images; the other half is the reference. eval/frechet is of 2,000
+samples, eval/frechet_real of test images, eval/frechet_recon of their reconstructions (vae_gan.py).
 """
 
 import importlib

@@ -65,8 +65,7 @@ def main(run_dir: Path, data: Path | None = None, seed: int = 1):
     model = KneserNey(trigrams(train), len(words))
     nats = -np.log(model.probability(trigrams(test)))
     row = {"global_step": len(train), "eval/nll": nats.mean(), "eval/perplexity": math.exp(nats.mean())}
-    row |= {"charts/vocabulary": len(words), "charts/discount_2": model.orders[0][-1]}
-    write_rows(run_dir, [row | {"charts/discount_3": model.orders[1][-1]}])
+    write_rows(run_dir, [row | {"charts/vocabulary": len(words)}])
     print(f"perplexity {row['eval/perplexity']:.2f} of {len(nats):,} held-out words and ends")
 
 

@@ -186,7 +186,7 @@ def pooled(seeds: list[Result], column: str) -> tuple[float, float]:
 
 def machines(results: Iterable[Result]) -> str:
     """The hardware and the versions behind results, in a line."""
-    hardware, versions = {}, {}
+    hardware, versions = {}, {}  # dicts for sets that keep the order
     for result in results:
         found = result.summary["hardware"]
         hardware[", ".join([found["cpu"], f"{found['cores']} cores", *found["gpus"]])] = None
@@ -233,7 +233,7 @@ def median(values: Iterable[float], form=number) -> str:
 
 
 def sorted_median(values: list[float]) -> float:
-    """The median, infinities included: where two are in the middle and one is infinite, it is infinite."""
+    """The median, infinities included."""
     return float(np.median(values))
 
 
@@ -298,10 +298,7 @@ def fill(page: Path, blocks: dict[str, str]):
 
 @contextmanager
 def figure(path: Path, rows: int = 1, columns: int = 1, size: tuple = (6, 4), dpi: int = 120, **options):
-    """A list of panels to draw on; afterwards a PNG that is the same for the same numbers.
-
-    Where the body makes no legend, every panel with labels gets one.
-    """
+    """A list of panels to draw on; afterwards a PNG. Where the body makes no legend, panels with labels get one."""
     drawn = Figure(figsize=size, layout="constrained")
     panels = list(drawn.subplots(rows, columns, squeeze=False, **options).flat)
     yield panels
@@ -309,7 +306,6 @@ def figure(path: Path, rows: int = 1, columns: int = 1, size: tuple = (6, 4), dp
         for axes in panels:
             if axes.get_legend_handles_labels()[1]:
                 axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path, dpi=dpi, metadata={"Software": None})
 
 

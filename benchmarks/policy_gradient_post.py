@@ -95,8 +95,7 @@ def search(num_runs: int, obs_dim: int, max_episodes: int, limit: int, rng: np.r
 
 
 def main(run_dir: Path, seed: int = 1, num_runs: int = 100):
-    rng = np.random.default_rng(seed)
-    write_rows(run_dir, search(num_runs, random_search.OBS_DIM, 1000, 200, rng))
+    write_rows(run_dir, search(num_runs, random_search.OBS_DIM, 1000, 200, np.random.default_rng(seed)))
 
 
 if __name__ == "__main__":

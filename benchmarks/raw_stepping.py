@@ -8,7 +8,6 @@ The only row of metrics.csv holds the medians of three repetitions.
 
 import multiprocessing
 import os
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -56,14 +55,9 @@ def main(run_dir: Path, env_id: str = "Reacher-v5", seed: int = 1, total_timeste
         first, *others = (int(seed) % 2**31 for seed in sequence.generate_state(cores + 1))
         one.append(steps_per_second(env_id, total_timesteps, [first]))
         every.append(steps_per_second(env_id, total_timesteps, others))
-    row = {
-        "global_step": total_timesteps * 3 * (cores + 1),
-        "raw/one_core_SPS": statistics.median(one),
-        "raw/all_cores_SPS": statistics.median(every),
-        "raw/cores": cores,
-    }
-    write_rows(run_dir, [row])
-    print(f"{row['raw/one_core_SPS']:,.0f} steps/s on one core, {row['raw/all_cores_SPS']:,.0f} on {cores}")
+    rates = {"raw/one_core_SPS": np.median(one), "raw/all_cores_SPS": np.median(every)}
+    write_rows(run_dir, [{"global_step": total_timesteps * 3 * (cores + 1)} | rates | {"raw/cores": cores}])
+    print(f"{np.median(one):,.0f} steps/s on one core, {np.median(every):,.0f} on {cores}")
 
 
 if __name__ == "__main__":

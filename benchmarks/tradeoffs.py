@@ -5,13 +5,11 @@
 Trains gen/pixelcnn.py, gan.py, realnvp.py and vae.py, each by its own train() on the same tensors, into folders below
 --run-dir. All times are CPU seconds of one core. metrics.csv gets a row for each model, and one for real images:
 
-    bits_per_dim     what an 8-bit test image costs, per pixel. Exact for PixelCNN; for RealNVP a bound, because values
-                     are made continuous; for a VAE with Gaussian pixels the density times the distance 1/255 of two
-                     values, estimated with 500 codes; a GAN has none
-    binary_nats      the same in nats, of images with pixels that were made 0 or 1 at random (PixelCNN; IWAE with k = 1)
-    frechet          Frechet distance of samples (benchmarks/frechet.py); of real images: of the test images
-    probe_accuracy   of a linear classifier on the codes of test images; of real images: on their pixels
-    seconds_per_training_picture, seconds_per_sample
+    bits_per_dim     of 8-bit test images: exact for PixelCNN; a bound for RealNVP, whose values are continuous; for a
+                     VAE with Gaussian pixels estimated with 500 codes, the density times 1/255; a GAN has none
+    binary_nats      of images with random binary pixels (PixelCNN; IWAE with k = 1)
+    frechet          Frechet distance of samples, or of the real test images (benchmarks/frechet.py)
+    probe_accuracy   of a linear classifier on the codes of test images, or on their pixels
 
 and one for each model and size of colour images with seconds_per_sample only, of one sample at a time.
 """

@@ -27,7 +27,7 @@ from gen import vae
 def memorise(codes: torch.Tensor, images: torch.Tensor, seed: int) -> list[torch.Tensor]:
     """Train a decoder on pairs of codes [n, k] and images [n, 784]: what it makes of the codes, ten times meanwhile."""
     torch.manual_seed(seed)
-    model = vae.VAE(images.mean(0) * 0 + 0.5, 400, codes.shape[1])  # from grey, so that learning is seen
+    model = vae.VAE(torch.full((784,), 0.5), 400, codes.shape[1])  # from grey, so that learning is seen
     optimizer = torch.optim.Adam(model.decoder.parameters(), lr=1e-3)
     shown, times = [], {round(300 * (i / 9) ** 2) for i in range(9)}  # ever rarer
     for update in range(300):
