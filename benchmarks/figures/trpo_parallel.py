@@ -111,10 +111,11 @@ def post_figure(results: Results, path):
                 for setting, color in zip(settings, plot.COLORS, strict=False):
                     seeds = results[f"trpo-post-{env.lower()}-{setting}"]
                     plot.curves(axes, seeds, "global_step", RETURN, SETTINGS[setting], color, scale=1e-6)
-                    points = [(float(row["timesteps"]), float(row["return"])) for row in logs(env, setting)]
-                    shown = [(steps * 1e-6, value) for steps, value in points if steps <= budget]
-                    axes.plot(*np.reshape(shown, (-1, 2)).T, "x", color=color)
-                axes.set(title=f"{env}-v5: {group}", xlabel="environment steps (millions)", ylim=limits)
+                    rows = logs(env, setting)
+                    steps, returns = ([float(row[key]) for row in rows] for key in ("timesteps", "return"))
+                    axes.plot(1e-6 * np.array(steps), returns, "x", color=color)
+                axes.set(title=f"{env}-v5: {group}", xlabel="environment steps (millions)")
+                axes.set(xlim=(0, 1.02e-6 * budget), ylim=limits)
                 axes.set_ylabel("return (last 100 episodes)" if env == "Reacher" else "")
             axes.plot([], [], "x", color=plot.GREY, label="the post's logs (Gym v1)")
             axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9)
