@@ -72,13 +72,10 @@ class Judge:
     """The classifier and its reference, for one data set."""
 
     def __init__(self, dataset: str, data_dir: Path):
-        images, labels, test, test_labels = load_labelled(dataset, data_dir)
+        images, labels, test, _ = load_labelled(dataset, data_dir)
         half = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).chunk(2)
         self.classifier, self.test = train_classifier(images[half[0]], labels[half[0]]), test[:NUM]
         self.reference = features(self.classifier, images[half[1]][:10_000])
-        with torch.no_grad():
-            predicted = self.classifier[-1](features(self.classifier, test)).argmax(1)
-        self.accuracy = (predicted == test_labels).double().mean().item()
 
     def distance(self, images: torch.Tensor) -> float:
         return frechet_distance(features(self.classifier, images), self.reference)
@@ -116,8 +113,7 @@ def main():
     judge = Judge(args.dataset, args.data_dir)
     torch.manual_seed(args.seed)
     found = {name: judge.distance(images) for name, images in generate(module, args, judge.test).items()}
-    found |= {"eval/frechet_real": judge.distance(judge.test), "eval/judge_accuracy": judge.accuracy}
-    add_to_last_row(args.run_dir, found)
+    add_to_last_row(args.run_dir, found | {"eval/frechet_real": judge.distance(judge.test)})
 
 
 if __name__ == "__main__":

@@ -55,10 +55,9 @@ def rows(printed: list[tuple[float, str]]):
 def main():
     args = flags_of(__doc__, updates=30)
     torchvision.datasets.CIFAR10 = Images
-    left = iter(range(args.updates - 1, -1, -1))
 
     def enough(text: str) -> bool:
-        return LOSSES.search(text) is not None and next(left) == 0
+        return text.startswith(f"[0/1][{args.updates - 1}/")  # epoch, update
 
     flags = ["--dataset", "cifar10", "--dataroot", Path("data").absolute(), "--workers", "0", "--niter", "1"]
     flags += ["--manualSeed", args.seed]
