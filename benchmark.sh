@@ -32,7 +32,6 @@ walk5='--env-id walk-5 --num-runs 500 --total-episodes 100'
 walk19='--env-id walk-19 --num-runs 500 --total-episodes 10'
 to_1='0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 1'
 to_05='0.005 0.01 0.015 0.02 0.025 0.03 0.035 0.04 0.045 0.05'
-# known environments and their discounts
 worlds='{5x5,frozenlake8x8,cliff,taxi}'
 world='--env-id {gridworld-5x5,FrozenLake8x8-v1,CliffWalking-v1,Taxi-v4} --gamma {0.9,0.99,1,1}'
 # policy gradients: credit and baseline; the natural gradient: KL divergence of a step, in nats
@@ -107,7 +106,7 @@ random-weights | 1-2 | 1 | python benchmarks/random_weights.py
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
 hill-plain         | 1 | 1 | python algos/hill_climbing.py --num-runs 20000 --max-episodes 2000
 hill-{growth-0.01,growth-0.1,episodes-5,noise-0.3,noise-3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 {--noise-growth 0.01,--noise-growth 0.1,--episodes-per-update 5,--noise 0.3,--noise 3}
-# beside them, the post's policy gradient; the return over one weight, where a trial is stuck
+# beside them, the post's policy gradient, and weights where a trial is stuck
 hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100
 hill-plateau       | 1 | 1 | python benchmarks/plateau.py
 # the same pole with observations that mean nothing beside its four
@@ -275,7 +274,7 @@ iwae-{k1-stages3,k50-stages3,k1-stages4,k50-stages4,k1-stages5} | 1 | 1 | python
 iwae-{k1,k50}-paper    | 1 | 8+ | python gen/iwae.py --dataset mnist --stages 8 --k {1,50}
 
 [nice]
-# MNIST with the paper's network: three epochs, as many as one core reaches in half an hour, and the paper's 1,500 for a GPU
+# MNIST with the paper's network: three epochs, forty (an hour of one core), and the paper's 1,500 for a GPU
 nice-mnist{,-long} | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs {3,40} --batch-size 250 --bf16
 nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 1500 --batch-size 250 --bf16
 
