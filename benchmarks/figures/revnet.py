@@ -10,7 +10,7 @@ MEMORY = ["blocks", "computed_mb", "stored_mb", "inversion_error"]  # of benchma
 COLUMNS = ["global_step", "losses/loss", ACCURACY, ERROR, "charts/SPS", *MEMORY]
 WAYS = {"activations recomputed": "", "activations stored": "-stored"}
 BATCH = 100
-PICTURES = {"inversion.png": ("revnet-cifar10", "inversion.png", "features that enter, and recomputed")}
+PICTURES = {"inversion.png": ("revnet-hour", "inversion.png", "features that enter, and recomputed in bfloat16")}
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
@@ -50,6 +50,7 @@ def draw(results: Results, folder) -> dict[str, str]:
         [way, plot.count(seeds), number(kept[way] * BATCH), f"{plot.mean(map(seconds, seeds)):.3f}"]
         for way, seeds in zip(WAYS, (computed, stored), strict=True)
     ]
+    (hour,) = results["revnet-hour"]
     ratio = f"{plot.mean(times):.2f} ({min(times):.2f} to {max(times):.2f})"
     header = ["RevNet-38, CIFAR-10, batches of 100", "seeds", "MB stored", "CPU s an update"]
     return {
@@ -57,6 +58,6 @@ def draw(results: Results, folder) -> dict[str, str]:
         "speed": plot.table(header, [*rows, ["ratio", str(len(times)), number(size), ratio]]),
         "cifar": plot.beside("CIFAR-10", ours, columns),
         "pictures": plot.pictures(folder, PICTURES),
-        "number": f"RevNet-38 stores {size:.2f} of the bytes (MemCNN: .36) in {plot.mean(times):.2f} times the CPU "
-        "time",
+        "number": f"RevNet-38: {hour.final(ACCURACY):.1%} on CIFAR-10 after 12 epochs (92.8 % after 160); stores "
+        f"{size:.2f} of the bytes",
     }
