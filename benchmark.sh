@@ -279,11 +279,11 @@ nice-mnist{,-long} | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hi
 nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 1500 --batch-size 250 --bf16
 
 [realnvp]
-# CIFAR-10: bits per dimension and images per second beside chrischute/real-nvp, at two sizes; then the paper's size
+# CIFAR-10: bits per dimension and images per second beside chrischute/real-nvp, at two sizes; an hour; then the paper's size
 realnvp-cifar10-{float32,bf16}  | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py --dataset cifar10 --updates 350 {,--bf16}
 realnvp-large-{float32,bf16}    | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py --dataset cifar10 --channels 64 --blocks 8 --updates 8 --log-every 4 --eval-images 4 {,--bf16}
 chrischute-{small,large}        | 1 | all | python benchmarks/peers/chrischute_realnvp.py {--channels 32 --blocks 2,--updates 8 --log-every 1 --eval-images 4}
-realnvp-cifar10-paper           | 1 | 8+  | python gen/realnvp.py --dataset cifar10 --channels 64 --blocks 8 --batch-size 64 --updates 80000 --log-every 1000 --eval-images 10000
+realnvp-cifar10-{hour,paper}    | 1 | {1,8+} | python gen/realnvp.py --dataset cifar10 {--bf16 --updates 10000 --log-every 500 --eval-images 1000,--channels 64 --blocks 8 --batch-size 64 --updates 80000 --log-every 1000 --eval-images 10000}
 
 [flow_2d]
 # densities in the plane that are known; those with holes and gaps take twice the couplings
@@ -311,7 +311,7 @@ infogan-mnist{,-longer} | {1-3,1} | 1 | python benchmarks/frechet.py gen/infogan
 [draw]
 # the bound on binarized MNIST: as far as a CPU gets in a quarter of an hour; then the full schedules, the last for a GPU
 draw-mnist-{attention,fixed,whole} | 1 | 1 | python gen/draw.py --dataset mnist --epochs 12 {,--binarize static,--no-attention}
-draw-full-{attention,whole}   | 1-3 | 8+ | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
+draw-full-{attention,whole}   | 1-3 | {1,8+} | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
 draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
 # how the first updates go and how long they take: filters and canvas as they start here and as in most code; plain code
 draw-start-{default,canvas,filters,both}  | 1 | all | python benchmarks/draw_start.py {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}

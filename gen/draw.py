@@ -276,16 +276,14 @@ class Run:
         if args.track:
             import wandb
 
+            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
             try:
-                wandb.login()  # without a key it fails here, before the folder exists
+                wandb.init(**names, config=asdict(args))  # without a key it fails here, before the folder exists
             except wandb.Error as error:
                 raise UsageError(f"--track: {error}") from None
         self.dir.mkdir(parents=True)
         (self.dir / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
         self.file = (self.dir / "metrics.csv").open("w", newline="", buffering=1)
-        if args.track:
-            self.wandb, names = wandb, {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": name}
-            wandb.init(**names, config=asdict(args), dir=self.dir)
 
     def log(self, row: dict):
         """Append a row to metrics.csv. The first row names the columns; None is an empty cell."""

@@ -118,8 +118,8 @@ def test_alone_in_an_empty_folder_it_trains_and_tracks(script, run):
     code, _, errors = run(script, f"{entry['more']} --run-dir more --track")
     assert code == 0, errors
     more = Path("more")
-    assert contents(Path()) == {name, "runs", "more"}
-    assert list(more.glob("wandb/offline-run-*/files/media/images/*.png")), "no picture was sent to Weights & Biases"
+    assert contents(Path()) == {name, "runs", "more", "wandb"}
+    assert list(Path().glob("wandb/offline-run-*/files/media/images/*.png")), "no picture was sent to Weights & Biases"
     for folder in (few, more):
         files = contents(folder)
         assert {"args.json", "metrics.csv"} <= files
