@@ -139,11 +139,10 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
     """Images [n, 28 * 28] in [0, 1] as a grid."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     grid = F.pad(images.view(-1, columns, 28, 28), (1, 1, 1, 1), value=0.5).transpose(1, 2).flatten(2).flatten(0, 1)
-    image = Image.fromarray((grid * 255).byte().cpu().numpy())
-    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+    ImageOps.scale(Image.fromarray((grid * 255).byte().cpu().numpy()), 2, Image.Resampling.NEAREST).save(path)
 
 
 @torch.no_grad()
