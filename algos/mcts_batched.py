@@ -9,11 +9,10 @@
 
 The search is mcts.py's: UCB1 selects, one node is added per simulation, a random game evaluates it, its result is
 backed up. All trees grow by one node per simulation, so the nodes fit into one tensor [roots * (simulations + 1)], and
-a simulation descends all trees level by level; trees that have reached their leaf wait for the deepest one. Positions
+a simulation descends all trees level by level; trees that have passed their leaf wait in a dummy node. Positions
 are bits of int64 tensors. On a GPU the host waits once a level, which pays for thousands of positions.
 
 Kocsis & Szepesvari 2006, "Bandit based Monte-Carlo planning": UCT.
-
 Differences: a node belongs to a path, so transpositions are not shared (mcts.py shares them); random games run to the
 full board and the first line decides, so that no step has to ask who has won.
 """
@@ -71,15 +70,11 @@ class Board:
     """
 
     def __init__(self, width: int, height: int, line: int, falling: bool):
-        self.falling = falling
-        column = 2**height - 1
-        self.cells = sum(column << (height + 1) * x for x in range(width))
+        columns = [(2**height - 1) << (height + 1) * x for x in range(width)]
+        squares = [1 << (height + 1) * x + y for y in reversed(range(height)) for x in range(width)]  # from the top
+        self.falling, self.cells = falling, sum(columns)
         self.bottom = sum(1 << (height + 1) * x for x in range(width))
-        if falling:  # an action is a column
-            masks = [column << (height + 1) * x for x in range(width)]
-        else:  # an action is a cell, row by row from the top
-            masks = [1 << (height + 1) * x + y for y in reversed(range(height)) for x in range(width)]
-        self.masks = torch.tensor(masks)  # [actions]
+        self.masks = torch.tensor(columns if falling else squares)  # an action is a column, or a cell
         # up, along, rising, falling; two pairs of neighbours `apart` from each other are a line of 3 or 4
         self.directions = [(shift, (line - 2) * shift) for shift in (1, height + 1, height + 2, height)]
 
@@ -130,14 +125,13 @@ def rollout(board: Board, own: torch.Tensor, other: torch.Tensor, plies: int, ge
 def search(board: Board, own: torch.Tensor, other: torch.Tensor, args: Args, generator: torch.Generator) -> tuple:
     """UCT from positions own, other [roots] -> visits and sums of results at the roots, [roots, actions] each.
 
-    Node r * (simulations + 1) + k is what simulation k added to tree r. An edge is node * actions + action. Trees that
-    have nothing to do write to the dummy node, the last one, and to its first edge.
+    Node r * (simulations + 1) + k is what simulation k added to tree r. An edge is node * actions + action; an edge
+    without a child leads to the dummy node, the last one, and the dummy's edges lead to the dummy itself.
     """
     device, roots, actions = own.device, len(own), len(board.masks)
     dummy = roots * (args.simulations + 1)
     stones = torch.zeros(2, dummy + 1, dtype=torch.int64, device=device)  # own, other
-    terminal, reward = torch.zeros(2, dummy + 1, device=device)  # reward: of the player who moved there
-    children = torch.full(((dummy + 1) * actions,), -1, device=device)
+    children = torch.full(((dummy + 1) * actions,), dummy, device=device)
     visits, totals = torch.zeros(2, dummy + 1, actions, device=device)  # totals: for the player to move; -inf: illegal
     root = torch.arange(roots, device=device) * (args.simulations + 1)
     plies = max((board.cells & ~occupied).bit_count() for occupied in (own | other).tolist()) - 1  # after a leaf's move
@@ -145,39 +139,31 @@ def search(board: Board, own: torch.Tensor, other: torch.Tensor, args: Args, gen
     totals[root] = torch.where(board.legal(own | other), 0.0, -math.inf)
 
     for simulation in range(args.simulations):
-        # Selection: down all trees, level by level, until each has reached an edge without a child, or a game's end.
-        node, leaf, path = root, torch.full_like(root, dummy * actions), []
-        active = torch.ones(roots, dtype=torch.bool, device=device)
+        # Selection: down all trees, level by level, until each has left its last node.
         untried = torch.rand(roots, actions, generator=generator, device=device) + 100 * (1 + args.exploration)
-        while active.any():
+        node, path = root, []
+        while (node != dummy).any():
             n, total = visits.index_select(0, node), totals.index_select(0, node)
             bound = total / n + args.exploration * (n.sum(dim=1, keepdim=True).log() / n).sqrt()  # UCB1
             # untried actions first, in random order; equal bounds go to the lowest action
-            action = torch.where(n == 0, total + untried, bound).argmax(dim=1)
-            edge = torch.where(active, node * actions + action, dummy * actions)
-            path.append(edge)
-            child = children.index_select(0, edge)
-            leaf = torch.where(active & (child < 0), edge, leaf)
-            node = torch.where(child >= 0, child, node)
-            active = (child >= 0) & (terminal[node] == 0)
+            path.append(node * actions + torch.where(n == 0, total + untried, bound).argmax(dim=1))
+            node = children.index_select(0, path[-1])
+        edges = torch.stack(path)  # [depth, roots]
+        depth = (edges < dummy * actions).sum(dim=0)
+        leaf = edges.gather(0, depth[None] - 1)[0]
 
-        # Expansion: the position behind the leaf; a tree that has reached the end of a game adds none.
-        adds, parent = leaf != dummy * actions, leaf // actions
-        moved = board.move(stones[0, parent], stones[1, parent], leaf % actions)
-        waiting = stones[1, parent]
+        # Expansion: the position behind the leaf. Where the game is over the edge gets no child and is a leaf again.
+        mover, waiting = stones[:, leaf // actions]
+        moved = board.move(mover, waiting, leaf % actions)
         won = board.won(moved)
         over = won | ((moved | waiting) == board.cells)
-        new = torch.where(adds, root + simulation + 1, dummy)
+        new = root + simulation + 1
         stones[0, new], stones[1, new] = waiting, moved
-        terminal[new], reward[new] = over.float(), won.float()
         totals[new] = torch.where(board.legal(moved | waiting), 0.0, -math.inf)
-        children[leaf] = torch.where(adds, new, -1)
+        children[leaf] = torch.where(over, dummy, new)
 
         # A random game from there, and the backup: the sign changes from one player to the other.
         result = torch.where(over, won.float(), -rollout(board, waiting, moved, plies, generator))
-        result = torch.where(adds, result, reward[node])  # for the player who moved last
-        edges = torch.stack(path)  # [depth, roots]
-        depth = (edges != dummy * actions).sum(dim=0)
         signs = 1.0 - 2.0 * ((depth - 1 - torch.arange(len(path), device=device)[:, None]) % 2)
         totals.view(-1).index_add_(0, edges.flatten(), (signs * result).flatten())
         visits.view(-1).index_add_(0, edges.flatten(), torch.ones(edges.numel(), device=device))
@@ -234,7 +220,6 @@ def train(args: Args) -> dict:
             "charts/SPS": global_step / (time.perf_counter() - start),
             "time/simulations_per_second": simulations / seconds,  # of CPU time
             "eval/episodic_return": results.mean().item(),  # games that go on count as drawn
-            "eval/losses": (results < 0).float().mean().item(),
         }
         run.log(row)
         if not running.any():

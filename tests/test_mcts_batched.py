@@ -135,7 +135,7 @@ def test_rows_count_the_running_games_and_the_seed_decides_them(tmp_path):
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
     plies = np.diff([0, *(int(each["global_step"]) for each in rows(tmp_path / "c"))])  # of the games that go on
     assert (plies[:5] == 31).all() and (np.diff(plies) <= 0).all() and plies[7] < 31  # X wins after five or more
-    assert 0.2 < row["eval/episodic_return"] <= 1 and 0 <= row["eval/losses"] < 0.3
+    assert 0.2 < row["eval/episodic_return"] <= 1
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"args.json", "metrics.csv", "search.png"}
 
 
@@ -146,7 +146,7 @@ def test_games_are_scored_for_the_search_whichever_side_it_plays(tmp_path, monke
     monkeypatch.setattr(mcts_batched, "best_moves", lambda visits, totals: torch.zeros(len(visits), dtype=torch.int64))
     monkeypatch.setattr(mcts_batched, "random_moves", lambda board, own, other, _: board.move(own, other, own * 0 + 1))
     row = train(Args(env_id="connect-four", total_episodes=4, run_dir=tmp_path / "run"))
-    assert row["eval/episodic_return"] == 0 and row["eval/losses"] == 0.5
+    assert row["eval/episodic_return"] == 0
     assert row["global_step"] == 4 * 7
 
 

@@ -4,7 +4,7 @@ from benchmarks import plot
 from benchmarks.plot import Results, median, number
 
 SPEED = "time/simulations_per_second"
-COLUMNS = ["global_step", SPEED, "eval/episodic_return", "eval/losses"]
+COLUMNS = ["global_step", SPEED, "eval/episodic_return"]
 ROOTS = (16, 64, 256, 1024)
 GAMES = {"tictactoe": ("tic-tac-toe", ROOTS), "connect": ("Connect Four", (64, 256))}
 
