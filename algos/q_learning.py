@@ -74,8 +74,8 @@ class Args:
 # --- the algorithm ---------------------------------------------------------------------------
 
 
-def epsilon_greedy(q: np.ndarray, epsilon: np.ndarray | float, rng: np.random.Generator) -> np.ndarray:
-    """Actions [n] for action values q [n, actions] and epsilon [n]; ties are broken at random."""
+def epsilon_greedy(q: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:
+    """Actions [n] for action values q [n, actions]; ties are broken at random."""
     explore = rng.random(len(q)) < epsilon
     candidates = explore[:, None] | (q == q.max(axis=1, keepdims=True))
     return (candidates * rng.random(q.shape)).argmax(axis=1)
@@ -87,41 +87,31 @@ def train(args: Args) -> dict:
     q, returns = np.zeros((args.num_runs, *world.shape)), np.zeros((args.num_runs, args.total_episodes))
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
 
-    runs, episodes = np.arange(args.num_runs), np.zeros(args.num_runs, int)  # runs in progress; episodes finished
-    states = world.reset(args.num_runs, rng)
-    bar = tqdm(total=args.total_episodes, unit="episode", disable=None)
-    while len(runs):
-        epsilon = args.start_e + (args.end_e - args.start_e) * episodes[runs] / args.total_episodes
-        actions = epsilon_greedy(q[runs, states], epsilon, rng)
-        next_states, rewards, terminated = world.step(states, actions, rng)
-        target = rewards + args.gamma * ~terminated * q[runs, next_states].max(axis=1)
-        q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])  # equation 6.8
-        states = next_states
+    for k in tqdm(range(args.total_episodes), unit="episode", disable=None):
+        epsilon = args.start_e + (args.end_e - args.start_e) * k / args.total_episodes
+        runs, states = np.arange(args.num_runs), world.reset(args.num_runs, rng)
+        while len(runs):  # those whose episode goes on
+            actions = epsilon_greedy(q[runs, states], epsilon, rng)
+            next_states, rewards, terminated = world.step(states, actions, rng)
+            target = rewards + args.gamma * ~terminated * q[runs, next_states].max(axis=1)
+            q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])  # equation 6.8
+            returns[runs, k] += rewards
+            global_step += len(runs)
+            runs, states = runs[~terminated], next_states[~terminated]
 
-        returns[runs, episodes[runs]] += rewards
-        episodes[runs[terminated]] += 1
-        states[terminated] = world.reset(terminated.sum(), rng)
-        global_step += len(runs)
-        playing = episodes[runs] < args.total_episodes
-        runs, states = runs[playing], states[playing]
+        last = k + 1 == args.total_episodes
+        greedy = evaluate(world, q, rng) if last else np.array([])
+        row = {
+            "global_step": global_step,
+            "charts/episode": k + 1,
+            **mean_and_error("charts/episodic_return", returns[:, k]),
+            **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
+            "charts/SPS": global_step / (time.perf_counter() - start),
+            **mean_and_error("eval/episodic_return", greedy),
+            "eval/share_ended": len(greedy) / args.num_runs if last else None,
+        }
+        run.log(row)
 
-        for k in range(len(run.rows), episodes.min()):  # the episodes that all runs have finished by now
-            row = {
-                "global_step": global_step,
-                "charts/episode": k + 1,
-                **mean_and_error("charts/episodic_return", returns[:, k]),
-                **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
-                "charts/SPS": global_step / (time.perf_counter() - start),
-                **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
-            }
-            if k + 1 == args.total_episodes:
-                greedy = evaluate(world, q, rng)
-                row |= mean_and_error("eval/episodic_return", greedy)
-                row["eval/share_ended"] = len(greedy) / args.num_runs
-            run.log(row)
-            bar.update()
-
-    bar.close()
     np.savez(run.dir / "model.npz", q=q)
     save_curve(run, "charts/episodic_return_100")
     run.close("curve.png")

@@ -82,47 +82,36 @@ def train(args: Args) -> dict:
     q, returns = np.zeros((args.num_runs, *world.shape)), np.zeros((args.num_runs, args.total_episodes))
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
 
-    runs, episodes = np.arange(args.num_runs), np.zeros(args.num_runs, int)  # runs in progress; episodes finished
-    states = world.reset(args.num_runs, rng)
-    actions = epsilon_greedy(q[runs, states], args.epsilon, rng)
-    bar = tqdm(total=args.total_episodes, unit="episode", disable=None)
-    while len(runs):
-        next_states, rewards, terminated = world.step(states, actions, rng)
-        next_q = q[runs, next_states]
-        next_actions = epsilon_greedy(next_q, args.epsilon, rng)
-        if args.expected:
-            next_value = (1 - args.epsilon) * next_q.max(axis=1) + args.epsilon * next_q.mean(axis=1)  # equation 6.9
-        else:
-            next_value = next_q[np.arange(len(runs)), next_actions]  # equation 6.7
-        target = rewards + args.gamma * ~terminated * next_value
-        q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])
-        states, actions = next_states, next_actions
+    for k in tqdm(range(args.total_episodes), unit="episode", disable=None):
+        runs, states = np.arange(args.num_runs), world.reset(args.num_runs, rng)
+        actions = epsilon_greedy(q[runs, states], args.epsilon, rng)
+        while len(runs):  # those whose episode goes on
+            next_states, rewards, terminated = world.step(states, actions, rng)
+            next_q = q[runs, next_states]
+            next_actions = epsilon_greedy(next_q, args.epsilon, rng)
+            if args.expected:  # equation 6.9
+                next_value = (1 - args.epsilon) * next_q.max(axis=1) + args.epsilon * next_q.mean(axis=1)
+            else:  # equation 6.7
+                next_value = next_q[np.arange(len(runs)), next_actions]
+            target = rewards + args.gamma * ~terminated * next_value
+            q[runs, states, actions] += args.learning_rate * (target - q[runs, states, actions])
+            returns[runs, k] += rewards
+            global_step += len(runs)
+            runs, states, actions = (x[~terminated] for x in (runs, next_states, next_actions))
 
-        returns[runs, episodes[runs]] += rewards
-        episodes[runs[terminated]] += 1
-        states[terminated] = world.reset(terminated.sum(), rng)
-        actions[terminated] = epsilon_greedy(q[runs[terminated], states[terminated]], args.epsilon, rng)
-        global_step += len(runs)
-        playing = episodes[runs] < args.total_episodes
-        runs, states, actions = runs[playing], states[playing], actions[playing]
+        last = k + 1 == args.total_episodes
+        greedy = evaluate(world, q, rng) if last else np.array([])
+        row = {
+            "global_step": global_step,
+            "charts/episode": k + 1,
+            **mean_and_error("charts/episodic_return", returns[:, k]),
+            **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
+            "charts/SPS": global_step / (time.perf_counter() - start),
+            **mean_and_error("eval/episodic_return", greedy),
+            "eval/share_ended": len(greedy) / args.num_runs if last else None,
+        }
+        run.log(row)
 
-        for k in range(len(run.rows), episodes.min()):  # the episodes that all runs have finished by now
-            row = {
-                "global_step": global_step,
-                "charts/episode": k + 1,
-                **mean_and_error("charts/episodic_return", returns[:, k]),
-                **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
-                "charts/SPS": global_step / (time.perf_counter() - start),
-                **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
-            }
-            if k + 1 == args.total_episodes:
-                greedy = evaluate(world, q, rng)
-                row |= mean_and_error("eval/episodic_return", greedy)
-                row["eval/share_ended"] = len(greedy) / args.num_runs
-            run.log(row)
-            bar.update()
-
-    bar.close()
     np.savez(run.dir / "model.npz", q=q)
     save_curve(run, "charts/episodic_return_100")
     run.close("curve.png")
