@@ -14,7 +14,6 @@ backed up along the path. So simulations concentrate on good replies, and the av
 
 Kocsis & Szepesvari 2006, "Bandit based Monte-Carlo planning": UCT.
 Browne et al. 2012, "A survey of Monte Carlo tree search methods", algorithm 2: the form with one new node a simulation.
-
 Differences:
 1. The tree is a table of positions, so transpositions share their averages.
 2. The move with the most visits is played; equal visits are decided by the average.
@@ -79,14 +78,11 @@ class Board:
     """
 
     def __init__(self, width: int, height: int, line: int, falling: bool):
-        self.width, self.height, self.falling = width, height, falling
-        column = 2**height - 1
-        self.cells = sum(column << (height + 1) * x for x in range(width))
-        self.bottom = sum(1 << (height + 1) * x for x in range(width))
-        if falling:  # an action is a column
-            self.masks = [column << (height + 1) * x for x in range(width)]
-        else:  # an action is a cell, row by row from the top
-            self.masks = [1 << (height + 1) * x + y for y in reversed(range(height)) for x in range(width)]
+        self.falling = falling
+        columns = [(2**height - 1) << (height + 1) * x for x in range(width)]
+        squares = [1 << (height + 1) * x + y for y in reversed(range(height)) for x in range(width)]  # from the top
+        self.cells, self.bottom = sum(columns), sum(1 << (height + 1) * x for x in range(width))
+        self.masks = columns if falling else squares  # an action is a column, or a cell
         # up, along, rising, falling; two pairs of neighbours `apart` from each other are a line of 3 or 4
         self.directions = [(shift, (line - 2) * shift) for shift in (1, height + 1, height + 2, height)]
 

@@ -72,8 +72,8 @@ class Board:
     def __init__(self, width: int, height: int, line: int, falling: bool):
         columns = [(2**height - 1) << (height + 1) * x for x in range(width)]
         squares = [1 << (height + 1) * x + y for y in reversed(range(height)) for x in range(width)]  # from the top
-        self.falling, self.cells = falling, sum(columns)
-        self.bottom = sum(1 << (height + 1) * x for x in range(width))
+        self.falling = falling
+        self.cells, self.bottom = sum(columns), sum(1 << (height + 1) * x for x in range(width))
         self.masks = torch.tensor(columns if falling else squares)  # an action is a column, or a cell
         # up, along, rising, falling; two pairs of neighbours `apart` from each other are a line of 3 or 4
         self.directions = [(shift, (line - 2) * shift) for shift in (1, height + 1, height + 2, height)]

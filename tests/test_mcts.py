@@ -30,9 +30,9 @@ def winner(grid, line):
     return None
 
 
-@pytest.mark.parametrize("board, line, falling", [(TTT, 3, False), (FOUR, 4, True)])
-def test_the_rules_by_a_plain_grid_over_random_games(board, line, falling):
-    rng, w, h, lengths = random.Random(0), board.width, board.height, set()
+@pytest.mark.parametrize("board, w, h, line, falling", [(TTT, 3, 3, 3, False), (FOUR, 7, 6, 4, True)])
+def test_the_rules_by_a_plain_grid_over_random_games(board, w, h, line, falling):
+    rng, lengths = random.Random(0), set()
     for _ in range(60 if falling else 300):
         grid, state, ply, terminated = [[None] * h for _ in range(w)], (0, 0), 0, False
         while not terminated:
