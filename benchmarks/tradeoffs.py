@@ -108,7 +108,7 @@ def train_gan(data: list[torch.Tensor], folder: Path, seed: int):
     row = run(gan, data[0], folder, networks, seed=seed, updates=1900, bf16=True)
     row["global_step"] *= 64  # images
     features = nn.Sequential(*discriminator[:-2], nn.Flatten())
-    return row, lambda n: gan.sample(generator, torch.rand(n, 100) * 2 - 1), lambda x: features(x.float() / 127.5 - 1)
+    return row, lambda n: generator(torch.rand(n, 100) * 2 - 1) / 2 + 0.5, lambda x: features(x.float() / 127.5 - 1)
 
 
 def train_realnvp(data: list[torch.Tensor], folder: Path, seed: int):

@@ -117,15 +117,6 @@ def initialize(module: nn.Module):
             nn.init.zeros_(module.bias)
 
 
-@torch.no_grad()
-def sample(generator: nn.Module, z: torch.Tensor) -> torch.Tensor:
-    """Images of noise [n, latent_dim], in eval mode (running statistics), in [0, 1]."""
-    generator.eval()
-    images = generator(z) * 0.5 + 0.5
-    generator.train()
-    return images
-
-
 def diversity(images: torch.Tensor) -> float:
     """Mean distance of each image [n, c, h, w] to its nearest neighbour: 0 if all are the same."""
     x = images.flatten(1)
@@ -188,12 +179,11 @@ def load_images(args: Args) -> torch.Tensor:
 
 def save_grid(images: torch.Tensor, columns: int, path: Path):
     """Images [n, c, h, w] in [0, 1] as a grid."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    rows = F.pad(images, (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))
+    rows = F.pad(images.expand(-1, 3, -1, -1), (1, 1, 1, 1), value=0.5).unflatten(0, (-1, columns))
     grid = (rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1) * 255).byte().cpu().numpy()
-    image = Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid)
-    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+    ImageOps.scale(Image.fromarray(grid), 2, Image.Resampling.NEAREST).save(path)
 
 
 def train(args: Args) -> dict:
@@ -232,7 +222,9 @@ def train(args: Args) -> dict:
 
         if update % args.log_every == 0 or update == args.updates:
             count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
-            generated = sample(generator, fixed)
+            with torch.no_grad():  # in eval mode (running statistics) no image depends on the others
+                generated = generator.eval()(fixed) * 0.5 + 0.5
+            generator.train()
             row = {
                 "global_step": update,
                 "losses/discriminator": loss_d.item(),

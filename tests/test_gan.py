@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from gen import gan
-from gen.gan import Args, UsageError, diversity, make_discriminator, make_generator, sample, train
+from gen.gan import Args, UsageError, diversity, make_discriminator, make_generator, train
 
 SMALL = {"updates": 3, "batch_size": 8, "width": 2, "latent_dim": 5, "log_every": 2}
 
@@ -82,16 +82,6 @@ def test_the_updates_are_algorithm_1(tmp_path):
         assert torch.allclose(found["generator"][name], expected["generator"][name], atol=1e-4), name
 
 
-def test_samples_do_not_depend_on_their_batch():
-    generator = make_generator(5, 2, 1, 28).apply(gan.initialize)
-    for _ in range(3):
-        generator(torch.rand(50, 5))
-    z = torch.rand(300, 5)
-    images = sample(generator, z)
-    assert torch.allclose(images[260:261], sample(generator, z[260:261]), atol=1e-5)
-    assert generator.training and images.min() >= 0 and images.max() <= 1
-
-
 def test_diversity_is_the_distance_to_the_nearest_other():
     points = torch.tensor([[0.0, 0], [3, 4], [3, 5], [9, 9]]).view(4, 1, 1, 2)
     assert diversity(points) == pytest.approx((5 + 1 + 1 + 52**0.5) / 4, rel=1e-5)
@@ -150,13 +140,16 @@ def test_generated_digits_become_like_real_ones(tmp_path):
     assert {p.name for p in (tmp_path / "run").iterdir()} == left
     generator = make_generator(100, 8, 1, 28)
     generator.load_state_dict(torch.load(tmp_path / "run/model.pt")["generator"])
-    images = sample(generator, torch.rand(250, 100) * 2 - 1)
-    real = interpolate(gan.load_images(Args())[:250], 28, mode="bilinear", antialias=True) / 255
-    assert row["eval/diversity"] == pytest.approx(diversity(images) / diversity(real), rel=0.2)
+    z = torch.rand(500, 100, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():  # one by one: no image depends on the others
+        images = torch.cat([generator.eval()(noise) for noise in z.split(1)]) * 0.5 + 0.5
+    real = interpolate(gan.load_images(Args())[:500], 28, mode="bilinear", antialias=True) / 255
+    assert row["eval/diversity"] == pytest.approx(diversity(images) / diversity(real), rel=1e-4)
     correlation = torch.corrcoef(torch.stack([images.mean(0).flatten(), real.mean(0).flatten()]))[0, 1]
     assert correlation > 0.9  # five seeds: 0.96 to 0.98
-    picture = np.asarray(Image.open(tmp_path / "run/samples.png"))
-    assert picture.shape == (2 * 60, 16 * 60) and picture[60:].std() > 20
+    picture = np.asarray(Image.open(tmp_path / "run/samples.png"))[..., 0]
+    assert picture.shape == (2 * 60, 16 * 60)
+    assert np.abs(picture[62:118:2, 62:118:2] / 255 - images[1, 0].numpy()).max() < 0.01
     assert [r["global_step"] for r in rows(tmp_path / "run")] == ["100", "200"]
 
 
