@@ -11,9 +11,9 @@ The aliased gridworld of David Silver's course on reinforcement learning (lectur
     0  1  2  3  4      An agent starts in a random cell of the corridor and observes only the walls around its cell,
     5     6     7      so 1 and 3 look the same. 6 is a treasure (+1), 5 and 7 are skulls (-1); all three terminate.
 
-A deterministic policy goes the same way in 1 and in 3 and never leaves one end of the corridor; the best memoryless
-policy tosses a coin there. The policy is a table of logits, one row per observation. The world is small enough for the
-exact value of a policy, and so for the exact gradient, with which every gradient that REINFORCE samples is compared.
+A deterministic policy goes the same way in 1 and in 3 and never leaves one end of the corridor: its mean value is at
+best .542 (gamma .9). A policy that tosses a coin there has .775. The policy is a table of logits, one row per
+observation. The world is small enough for the exact value of a policy, and so for the exact gradient.
 
 Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning". Differences:
 1. Actions are credited with the rewards that follow them (reward-to-go), not with the whole return.
@@ -84,13 +84,6 @@ def exact_objective(logits: torch.Tensor, gamma: float) -> torch.Tensor:
     return exact_values(logits.cpu().double().softmax(1)[OBSERVATION], gamma).mean()
 
 
-def best_deterministic(gamma: float) -> torch.Tensor:
-    """The best of the 256 policies with one action per observation: probs [5 cells, 4 actions]."""
-    actions = torch.cartesian_prod(*[torch.arange(4)] * 4)  # [256, 4]
-    policies = torch.eye(4, dtype=torch.float64)[actions[:, OBSERVATION]]  # [256, 5, 4]
-    return policies[exact_values(policies, gamma).mean(1).argmax()]
-
-
 # --- the algorithm ---------------------------------------------------------------------------
 
 
@@ -134,19 +127,16 @@ def train(args: Args) -> dict:
     while global_step < args.total_timesteps:
         with torch.no_grad():
             obs, actions, rewards, mask = rollout(logits, args.num_envs)
+            exact = exact_objective(logits, args.gamma)
         loss = policy_gradient_loss(logits, obs, actions, rewards, args.gamma)
-        exact = exact_objective(logits, args.gamma)
-        (exact_gradient,) = torch.autograd.grad(exact, logits)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
         global_step += int(mask.sum())
-        cosine = torch.cosine_similarity(-logits.grad.flatten(), exact_gradient.flatten(), dim=0)
         row = {
             "global_step": global_step,
             "charts/episodic_return": rewards.sum(0).mean().item(),
-            "losses/gradient_cosine": cosine.item(),
             "eval/exact_return": exact.item(),
             "eval/east_where_alike": logits.detach().softmax(1)[1, 1].item(),
             "charts/SPS": global_step / (time.perf_counter() - start),
@@ -158,8 +148,7 @@ def train(args: Args) -> dict:
     torch.save({"logits": logits.detach().cpu()}, run.dir / "model.pt")
     save_curve(run, "eval/exact_return")
     run.close("curve.png")
-    best = exact_values(best_deterministic(args.gamma), args.gamma).mean()
-    print(f"exact value {row['eval/exact_return']:.3f} (best deterministic policy {best:.3f}): {run.dir}")
+    print(f"exact value {row['eval/exact_return']:.3f} after {global_step:,} steps: {run.dir}")
     return row
 
 

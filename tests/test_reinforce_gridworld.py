@@ -11,13 +11,13 @@ from algos.reinforce_gridworld import (
     OBSERVATION,
     REWARD,
     Args,
-    best_deterministic,
     exact_objective,
     exact_values,
     policy_gradient_loss,
     rollout,
     train,
 )
+from benchmarks.figures.reinforce_gridworld import best_deterministic
 
 PICTURE = ["#######", "#.....#", "#s#t#s#", "#######"]  # walls, corridor, skulls, treasure
 MOVES = [(0, -1), (1, 0), (0, 1), (-1, 0)]  # north, east, south, west
@@ -116,7 +116,7 @@ def test_it_learns_to_toss_a_coin_and_writes_its_folder(tmp_path):
     first, last = rows(tmp_path / "run")[0], rows(tmp_path / "run")[-1]
     uniform = torch.full((5, 4), 0.25, dtype=torch.float64)
     assert float(first["eval/exact_return"]) == pytest.approx(exact_values(uniform, G).mean().item(), abs=1e-6)
-    assert float(first["losses/gradient_cosine"]) > 0.5 and float(last["charts/episodic_return"]) > 0.8
+    assert float(last["charts/episodic_return"]) > 0.8
     logits = torch.load(tmp_path / "run/model.pt")["logits"]
     assert exact_objective(logits, G).item() > 0.7
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "model.pt", "curve.png"}
