@@ -111,9 +111,10 @@ def test_reconstructions_are_of_the_image_that_was_encoded(tmp_path):
     assert row["eval/sharpness_recon"] == pytest.approx(vae_gan.sharpness(recon) / vae_gan.sharpness(test), rel=1e-3)
     left = {"args.json", "metrics.csv", "model.pt", "samples.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == left
-    grid = np.asarray(Image.open(tmp_path / "run/samples.png")).reshape(10, 60, 10, 60)[:, 2:-2:2, :, 2:-2:2] / 255
+    picture = np.asarray(Image.open(tmp_path / "run/samples.png"))[..., 0] / 255
+    grid = picture.reshape(10, 60, 10, 60)[:, 2:-2:2, :, 2:-2:2]
     assert np.abs(grid[0, :, 3] - test[3, 0].numpy()).max() < 0.01  # an original in the first row
-    assert np.abs(grid[1, :, 3] - recon[3, 0].numpy()).max() < 0.01 and grid[6:].std((0, 2)).mean() > 0.05
+    assert np.abs(grid[1, :, 3] - recon[3, 0].numpy()).max() < 0.01 and grid[2:].std((0, 2)).mean() > 0.05
 
 
 def test_data_sets_are_read_and_a_damaged_file_is_named(tmp_path):
@@ -133,14 +134,14 @@ def test_data_sets_are_read_and_a_damaged_file_is_named(tmp_path):
 
 def test_a_folder_is_read_without_its_damaged_files(tmp_path, capsys):
     args = Args(dataset="folder", data_dir=tmp_path / "photos")
-    with pytest.raises(UsageError, match=r"--data-dir.* 300 readable images, has 0 and 0 others"):
+    with pytest.raises(UsageError, match=r"--data-dir.* 100 readable images, has 0 and 0 others"):
         vae_gan.load_images(args)
     (tmp_path / "photos/sub").mkdir(parents=True)
-    for i in range(300):
-        Image.new("RGB", (40, 20), (i % 256, 128, 0)).save(tmp_path / f"photos/sub/{i:03}.png")
+    for i in range(100):
+        Image.new("RGB", (40, 20), (i, 128, 0)).save(tmp_path / f"photos/sub/{i:03}.png")
     (tmp_path / "photos/sub/005.txt").write_text("no image")
     images, test = vae_gan.load_images(args)
-    assert images.shape == (270, 3, 32, 32) and test[:3, 0, 5, 5].tolist() == [9, 19, 29]
+    assert images.shape == (90, 3, 32, 32) and test[:3, 0, 5, 5].tolist() == [9, 19, 29]
     assert "1 unreadable files" in capsys.readouterr().out
 
 
