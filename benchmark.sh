@@ -86,12 +86,10 @@ trpo-humanoid-{none,both} | 1-3 | 1 | python algos/trpo_parallel.py $humanoid {-
 raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
 trpo-speed-reacher      | 1-3 | all | $processes 2 $reacher --total-timesteps 300000 --num-steps 312 --value-epochs 2
 sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
-tianshou-speed-reacher  | 1-3 | all | python benchmarks/peers/tianshou_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
 trpo-to5-ours    | 1-5 | all | $processes 2 $reacher --total-timesteps 200000 --max-kl 0.03
 sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
 sb3-to5-{ours,same-kl} | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
-tianshou-to5     | 1-2 | all | python benchmarks/peers/tianshou_trpo.py --stop-return -5
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # seconds per update of 20,000 steps, over the number of actors
 trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
@@ -255,7 +253,7 @@ pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --lev
 
 [tradeoffs]
 # the lecture's table: PixelCNN, GAN, RealNVP and VAE on the same pictures, each trained for a minute or two
-tradeoffs-{digits,mnist} | 1 | 1 | python benchmarks/tradeoffs.py --dataset {digits,mnist --sizes}
+tradeoffs-{digits,mnist} | 1 | 1 | python benchmarks/tradeoffs.py --dataset {digits,mnist}
 
 [vae]
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
@@ -313,9 +311,8 @@ infogan-mnist{,-longer} | {1-3,1} | 1 | python benchmarks/frechet.py gen/infogan
 draw-mnist-{attention,fixed,whole} | 1 | 1 | python gen/draw.py --dataset mnist --epochs 12 {,--binarize static,--no-attention}
 draw-full-{attention,whole}   | 1-3 | {1,8+} | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
 draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
-# how the first updates go and how long they take: filters and canvas as they start here and as in most code; plain code
-draw-start-{default,canvas,filters,both}  | 1 | all | python benchmarks/draw_start.py {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
-draw-start-plain                          | 1 | all | python benchmarks/peers/plain_draw.py --updates 400
+# how the first updates go: filters and canvas as they start here and as in most code
+draw-start-{default,canvas,filters,both}  | 1 | 1 | python benchmarks/draw_start.py {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
 
 [draw_color]
 # the post's proposals on cartoons: a larger code, more steps, ten times as long

@@ -10,8 +10,6 @@ Trains gen/pixelcnn.py, gan.py, realnvp.py and vae.py, each by its own train() o
     binary_nats      of images with random binary pixels (PixelCNN; IWAE with k = 1)
     frechet          Frechet distance of samples, or of the real test images (benchmarks/frechet.py)
     probe_accuracy   of a linear classifier on the codes of test images, or on their pixels
-
-and one for each model and size of colour images with seconds_per_sample only, of one sample at a time.
 """
 
 import math
@@ -138,19 +136,6 @@ def train_vae(data: list[torch.Tensor], folder: Path, seed: int):
 MODELS = train_pixelcnn, train_gan, train_realnvp, train_vae  # in the order of the lecture's table
 
 
-def samplers(size: int) -> list[Callable[[int], torch.Tensor]]:
-    """The four models, untrained, for colour images of this size: what they do for a sample takes as long."""
-    gan.SHAPES[size] = 4, int(math.log2(size // 4))
-    model, generator = pixelcnn.PixelCNN(3, 256, 4, 24), gan.make_generator(100, 32, 3, size).eval()
-    flow, plain = realnvp.RealNVP((3, size, size), 32, 2).eval(), vae.VAE(torch.full((3 * size**2,), 0.5), 400, 20)
-    return [
-        lambda n: model.sample(torch.zeros(n, 3, size, size, dtype=torch.uint8)),
-        lambda n: generator(torch.rand(n, 100)),
-        lambda n: flow.decode(torch.randn(n, *flow.latent_shape)),
-        lambda n: plain.decode(torch.randn(n, 20)),
-    ]
-
-
 # --- what is measured of them ----------------------------------------------------------------
 
 
@@ -170,13 +155,7 @@ def timed_samples(sample: Callable[[int], torch.Tensor], num: int) -> tuple[torc
     return samples, (time.process_time() - start) / num
 
 
-def main(
-    run_dir: Path,
-    dataset: Literal["digits", "mnist"] = "digits",
-    seed: int = 1,
-    sizes: tuple[int, ...] = (8, 16, 32),
-):
-    """Labelled images of 28x28; sides of colour images, timed."""
+def main(run_dir: Path, dataset: Literal["digits", "mnist"] = "digits", seed: int = 1):
     time.perf_counter = time.process_time  # what the scripts time is in CPU seconds
     torch.set_num_threads(1)
     images, labels, test, test_labels = load_labelled(dataset, Path("data"))
@@ -188,19 +167,15 @@ def main(
         return linear_probe(found, labels[:CODES], of_test, test_labels)
 
     real = {"model": REAL, "frechet": judge.distance(test[:SAMPLES]), "probe_accuracy": probe(lambda x: x.flatten(1))}
-    rows, shown = [dict.fromkeys(COLUMNS) | {"global_step": 0, "image_size": 28} | real], [test[:16] / 255]
+    rows, shown = [dict.fromkeys(COLUMNS) | {"global_step": 0} | real], [test[:16] / 255]
     for k, train_model in enumerate(MODELS):
         row, sample, codes = train_model([images, test], run_dir / train_model.__name__.removeprefix("train_"), seed)
         torch.manual_seed(seed)
         samples, seconds = timed_samples(sample, SAMPLES)
-        found = {"model": k, "image_size": 28, "frechet": judge.distance(samples), "probe_accuracy": probe(codes)}
+        found = {"model": k, "frechet": judge.distance(samples), "probe_accuracy": probe(codes)}
         found |= {"seconds_per_training_picture": 1 / row["charts/SPS"], "seconds_per_sample": seconds}
         rows.append(found | {name: row.get(name) for name in ("global_step", "bits_per_dim", "binary_nats")})
         shown.append(samples[:16])
-    for size in sizes:
-        for k, sample in enumerate(samplers(size)):
-            _, seconds = timed_samples(sample, 1)
-            rows.append({"global_step": 0, "model": k, "image_size": size, "seconds_per_sample": seconds})
     write_rows(run_dir, rows)
     save_grid(torch.cat(shown), 16, run_dir / "samples.png")
 

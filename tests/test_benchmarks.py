@@ -433,7 +433,7 @@ def test_ratios_are_taken_seed_by_seed(tmp_path):
     gathering = parallel.gathering_table(results).splitlines()
     assert "| 8,000 | 83 % | 62 % |" in gathering[2]
     assert "| 6,000 | 111 % | 83 % |" in gathering[3]
-    assert {"tianshou-to5", "trpo-post-start"} <= results.missing
+    assert {"sb3-to5-same-kl", "trpo-post-start"} <= results.missing
 
 
 def test_figures_and_blocks_come_from_results_alone_and_name_what_is_missing(tmp_path, monkeypatch, capsys):

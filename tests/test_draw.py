@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import distributions as D
+from torch import nn
 
-from benchmarks.peers.plain_draw import DrawModel
 from gen import draw
 from gen.draw import DRAW, Args, UsageError, attention, filterbank, load_images, save_drawing, train
 
@@ -37,11 +38,11 @@ def test_filters_are_those_of_the_equations(n):
     size, p = 6, torch.tensor([0.3, -0.2, -0.4, -0.7, 0.5])
     F_x, F_y, gamma, means = filterbank(p[None], n, size)
     g_x, g_y, delta = 3.5 * 1.3, 3.5 * 0.8, 5 / (n - 1) * math.exp(-0.7)  # equations 22 to 24 by hand
-    for F, places, g in ((F_x, means[0, 0], g_x), (F_y, means[0, 1], g_y)):
+    for matrix, places, g in ((F_x, means[0, 0], g_x), (F_y, means[0, 1], g_y)):
         for i in range(1, n + 1):
             mu = g + (i - n / 2 - 0.5) * delta
             row = [math.exp(-((a - mu) ** 2) / (2 * math.exp(-0.4))) for a in range(1, size + 1)]
-            assert F[0, 0, i - 1].tolist() == pytest.approx([v / sum(row) for v in row], rel=1e-4)
+            assert matrix[0, 0, i - 1].tolist() == pytest.approx([v / sum(row) for v in row], rel=1e-4)
             assert places[i - 1].item() == pytest.approx(mu, rel=1e-5)
     assert gamma.item() == pytest.approx(math.exp(0.5))
 
@@ -62,6 +63,68 @@ def test_at_first_filters_overlap_in_the_middle_and_write_as_bright_as_the_patch
     painted = (F_y.mT @ torch.ones(n, n) @ F_x / gamma)[0, 0]
     assert 0.9 < painted[13, 13].item() < 1.3 and painted.min() >= 0
     assert filterbank(attention(4, n, 28, writes=False)(torch.zeros(1, 4)), n, 28)[2].item() == 1
+
+
+A = B = 28
+
+
+class DrawModel(nn.Module):
+    """DRAW as it is most often written in PyTorch: an independent implementation to compare with."""
+
+    def __init__(self, T=10, z_size=100, enc_size=256, dec_size=256, read_N=2, write_N=5):
+        super().__init__()
+        self.T, self.z_size, self.enc_size, self.dec_size = T, z_size, enc_size, dec_size
+        self.read_N, self.write_N = read_N, write_N
+        self.encoder = nn.LSTMCell(2 * read_N * read_N + dec_size, enc_size)
+        self.fc_mu, self.fc_sigma = nn.Linear(enc_size, z_size), nn.Linear(enc_size, z_size)
+        self.decoder = nn.LSTMCell(z_size, dec_size)
+        self.fc_read, self.fc_attention = nn.Linear(dec_size, 5), nn.Linear(dec_size, 5)
+        self.fc_write = nn.Linear(dec_size, write_N * write_N)
+
+    def filterbank(self, parameters, N):
+        gx, gy, log_sigma2, log_delta, log_gamma = parameters.split(1, 1)
+        gx, gy = (A + 1) / 2 * (gx + 1), (B + 1) / 2 * (gy + 1)
+        delta = (max(A, B) - 1) / (N - 1) * torch.exp(log_delta)
+        grid = torch.arange(1, N + 1, dtype=torch.float32).view(1, -1)
+        mu_x = (gx + (grid - N / 2 - 0.5) * delta).view(-1, N, 1)
+        mu_y = (gy + (grid - N / 2 - 0.5) * delta).view(-1, N, 1)
+        a = torch.arange(1, A + 1, dtype=torch.float32).view(1, 1, -1)
+        b = torch.arange(1, B + 1, dtype=torch.float32).view(1, 1, -1)
+        sigma2 = torch.exp(log_sigma2).view(-1, 1, 1)
+        Fx = torch.exp(-((a - mu_x) ** 2) / (2 * sigma2))
+        Fy = torch.exp(-((b - mu_y) ** 2) / (2 * sigma2))
+        Fx, Fy = Fx / (Fx.sum(2, keepdim=True) + 1e-8), Fy / (Fy.sum(2, keepdim=True) + 1e-8)
+        return Fx, Fy, torch.exp(log_gamma)
+
+    def read(self, x, x_hat, h_dec):
+        Fx, Fy, gamma = self.filterbank(self.fc_read(h_dec), self.read_N)
+
+        def glimpse(image):
+            return Fy.bmm(image.view(-1, B, A)).bmm(Fx.transpose(1, 2)).view(-1, self.read_N**2) * gamma
+
+        return torch.cat([glimpse(x), glimpse(x_hat)], dim=1)
+
+    def write(self, h_dec):
+        w = self.fc_write(h_dec).view(-1, self.write_N, self.write_N)
+        Fx, Fy, gamma = self.filterbank(self.fc_attention(h_dec), self.write_N)
+        return Fy.transpose(1, 2).bmm(w).bmm(Fx).view(-1, B * A) / gamma
+
+    def forward(self, x):
+        n = x.size(0)
+        h_enc, enc_state = torch.zeros(2, n, self.enc_size)
+        h_dec, dec_state = torch.zeros(2, n, self.dec_size)
+        c, kl = torch.zeros(n, B * A), 0
+        for _ in range(self.T):
+            x_hat = x - torch.sigmoid(c)
+            r = self.read(x, x_hat, h_dec)
+            h_enc, enc_state = self.encoder(torch.cat([r, h_dec], dim=1), (h_enc, enc_state))
+            mu, log_sigma = self.fc_mu(h_enc), self.fc_sigma(h_enc)
+            z = mu + torch.exp(log_sigma) * torch.randn(n, self.z_size)
+            kl = kl + 0.5 * torch.sum(mu**2 + torch.exp(2 * log_sigma) - 2 * log_sigma - 1, dim=1)
+            h_dec, dec_state = self.decoder(z, (h_dec, dec_state))
+            c = c + self.write(h_dec)
+        recon = F.binary_cross_entropy(torch.sigmoid(c), x, reduction="none").sum(1)
+        return (recon + kl).mean()
 
 
 def test_model_and_gradient_are_those_of_plain_code():

@@ -27,7 +27,6 @@ STARTS = {
     "filters overlap, canvas at zero": "draw-start-canvas",
     "filters at zero, canvas at the mean image": "draw-start-filters",
     "filters and canvas at zero": "draw-start-both",
-    "plain code (benchmarks/peers/plain_draw.py)": "draw-start-plain",
 }
 OLD = "In its pictures new images alternate with test images."
 

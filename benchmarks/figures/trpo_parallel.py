@@ -41,7 +41,6 @@ RACE = {
     "sb3-to5-best": "sb3-contrib, its best settings: 16 x 312 steps, KL .01",
     "sb3-to5-ours": "sb3-contrib with our settings: 16 x 128 steps, KL .03, log std -1",
     "sb3-to5-same-kl": "sb3-contrib with our settings and our KL bound: the same, its KL .015",
-    "tianshou-to5": "Tianshou, its MuJoCo example's settings: 16 x 64 steps, KL .01",
     "trpo-post-start": "`algos/trpo_parallel.py` as the post starts: 1 actor, 20,000 steps, KL .001, log std 0",
 }
 
@@ -161,7 +160,6 @@ def speed_table(results: Results) -> str:
     programs = {
         "`algos/trpo_parallel.py`": ours,
         "sb3-contrib": results["sb3-speed-reacher"],
-        "Tianshou": results["tianshou-speed-reacher"],
     }
     columns = {
         "steps/s": lambda seeds: median(map(steps_per_second, seeds)),
