@@ -7,8 +7,8 @@
     python gen/chat_rnn.py --run-dir runs/chat
     python gen/chat_demo.py --model runs/chat
 
-It serves http://localhost:PORT to this machine only. A slider sets the temperature of sampling; at 0 the most likely
-word is taken every time, as in the post. The network is the one of gen/chat_rnn.py, copied.
+Its address is printed, and only this machine can open it. A slider sets the temperature of sampling; at 0 the most
+likely word is taken every time, as in the post. The network is the one of gen/chat_rnn.py, copied.
 
 Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.com), whose page this one follows.
 """
@@ -16,13 +16,11 @@ Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.co
 import json
 import math
 import re
-import socket
+from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import tyro
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -31,8 +29,6 @@ from torch import nn
 class Args:
     model: Path
     """folder of a run of gen/chat_rnn.py, with args.json, vocabulary.json and model.pt"""
-    port: Annotated[int, Field(ge=1, le=65535)] = 7860
-    """the page is http://localhost:PORT"""
 
 
 # --- as in gen/chat_rnn.py -------------------------------------------------------------------
@@ -109,20 +105,13 @@ def make_page(model: ChatRNN, vocabulary: list[str]):
         text = gr.Textbox(label="you", placeholder="hello", max_length=MAX_CHARACTERS, autofocus=True)
         temperature = gr.Slider(0, 2, 0.7, label="temperature (0: the most likely word)")
         button, message = gr.Button("Complete", variant="primary"), gr.Textbox(label="the chat")
-        for event in (button.click, text.submit):
-            event(lambda *typed: answer(model, vocabulary, *typed), [text, temperature], message)
+        gr.on([button.click, text.submit], partial(answer, model, vocabulary), [text, temperature], message)
     return page
 
 
 def serve(args: Args):
-    """Serve the page to this machine only, until Ctrl-C."""
-    model, vocabulary = load(args.model)
-    try:
-        socket.create_server(("127.0.0.1", args.port)).close()
-    except OSError as error:
-        raise UsageError(f"--port {args.port}: {error.strerror}; take another one") from None
-    print(f"http://localhost:{args.port} (Ctrl-C ends it)", flush=True)
-    make_page(model, vocabulary).launch(server_name="127.0.0.1", server_port=args.port, quiet=True)
+    """Serve the page to this machine only, at the first free port from 7860 on, until Ctrl-C."""
+    make_page(*load(args.model)).launch(server_name="127.0.0.1")
 
 
 # --- one run's folder: the same in every file ------------------------------------------------
