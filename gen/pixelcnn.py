@@ -11,8 +11,7 @@
 log P(x) = sum_i log P(x_i | x_1 ... x_(i-1)), pixel by pixel in raster order and, within a pixel, red, green, blue. One
 network gives all factors in a single pass: the vertical stack sees the rows above, the horizontal stack what is left of
 the pixel and the vertical stack's features. Each factor is a softmax over the pixel's levels. So the likelihood is
-exact, and sampling takes one pass for every pixel and colour. samples.png shows test images, two completions of their
-upper halves, and samples.
+exact, and sampling takes one pass for every pixel and colour. samples.png: test images, completions, samples.
 
 van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks" (arXiv 1601.06759): masks A and B.
 van den Oord et al. 2016, "Conditional image generation with PixelCNN decoders" (arXiv 1606.05328): equation 2 (gates),
@@ -30,6 +29,7 @@ import re
 import tarfile
 import time
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -158,24 +158,19 @@ class PixelCNN(nn.Module):
         """x [n, c, h, w] with all rows from first_row on drawn anew, pixel by pixel and colour by colour."""
         x = x.clone()
         c, h, w = x.shape[1:]
-        for i in range(first_row, h):
-            for j in range(w):
-                for colour in range(c):
-                    logits = self.logits(x[:, :, : i + 1])[:, :, colour, i, j]  # rows below are not needed
-                    value = logits.softmax(dim=1).multinomial(1).squeeze(1)
-                    x[:, colour, i, j] = (value * (255 // (self.levels - 1))).byte()
+        for i, j, colour in product(range(first_row, h), range(w), range(c)):
+            logits = self.logits(x[:, :, : i + 1])[:, :, colour, i, j]  # rows below are not needed
+            value = logits.softmax(dim=1).multinomial(1).squeeze(1)
+            x[:, colour, i, j] = (value * (255 // (self.levels - 1))).byte()
         return x
 
 
 # --- data ------------------------------------------------------------------------------------
 
-MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+URLS = {"mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/", "cifar10": "https://www.cs.toronto.edu/~kriz/"}
 SHA256 = {
-    "mnist": {
-        MNIST_URL + "train-images-idx3-ubyte.gz": "440fcabf73cc546f",
-        MNIST_URL + "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79",
-    },
-    "cifar10": {"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a"},
+    "mnist": {"train-images-idx3-ubyte.gz": "440fcabf73cc546f", "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79"},
+    "cifar10": {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a"},
 }
 
 
@@ -187,8 +182,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
         images = torch.from_numpy(load_digits().images).float().unsqueeze(1) * (255 / 16)
         return F.interpolate(images, size=28, mode="bilinear").round().byte().split(1500)
     splits = []
-    for url, sha256 in SHA256[args.dataset].items():
-        path = args.data_dir / url.rpartition("/")[2]
+    for name, sha256 in SHA256[args.dataset].items():
+        path, url = args.data_dir / name, URLS[args.dataset] + name
         try:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
@@ -199,9 +194,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
             else:
                 with tarfile.open(path, "r:gz") as tar:  # data_batch_1.bin to data_batch_5.bin, test_batch.bin
                     files = [tar.extractfile(name).read() for name in sorted(tar.getnames()) if name.endswith(".bin")]
-                rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(6, -1, 3073)
-                images = rows[:, :, 1:].unflatten(2, (3, 32, 32))  # after the label
-                splits = [images[:5].flatten(0, 1), images[5]]
+                rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 3073)
+                splits = rows[:, 1:].unflatten(1, (3, 32, 32)).split(len(rows) * 5 // 6)  # without the labels
         except Exception as error:  # no connection, or a damaged or foreign file
             raise UsageError(f"--data-dir: cannot read {path}, or download it from {url}: {error}") from None
     return splits
