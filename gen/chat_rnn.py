@@ -167,11 +167,8 @@ class ChatRNN(nn.Module):
         return self.dropout(hidden), state
 
     def nll(self, rows: torch.Tensor) -> torch.Tensor:
-        """-log p of every next word of messages [n, 21], in nats [m]: their words and their ends, without padding.
-
-        The end of a message of 20 words is not predicted: it may have been cut.
-        """
-        lengths = ((rows != END).sum(1) + 1).clamp(max=MAX_WORDS)
+        """-log p of the words and ends of messages [n, 21], in nats [m], without padding."""
+        lengths = ((rows != END).sum(1) + 1).clamp(max=MAX_WORDS)  # 20 words may have been cut: no end
         t = int(lengths.max())
         mask = torch.arange(t, device=rows.device) < lengths[:, None]
         hidden, _ = self(rows[:, :t])
@@ -207,8 +204,7 @@ def train(args: Args) -> dict:
     rows, test = rows.to(device), test.to(device)
     model = ChatRNN(len(vocabulary), args.width, args.dropout).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    num_updates = args.epochs * math.ceil(len(rows) / args.batch_size)
-    anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, num_updates)
+    anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.epochs * math.ceil(len(rows) / args.batch_size))
     run, start, words = Run(args, args.data.stem if args.data else "grammar"), time.perf_counter(), 0
     (run.dir / "vocabulary.json").write_text(json.dumps(vocabulary))
 

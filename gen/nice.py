@@ -15,9 +15,8 @@ components, log p(x) = sum_i [log p(h_i) + s_i], a density over pixels in [0, 1]
 Dinh, Krueger & Bengio 2014, "NICE: non-linear independent components estimation" (arXiv 1410.8516): the additive
 coupling, the scaling, and the networks for MNIST (4 couplings, each m with 5 layers of 1,000 units).
 Differences: 1. Each m starts at 0, and exp(s) where it gives the components the prior's standard deviation, which Adam
-would take thousands of updates to reach. 2. The learning rate decreases linearly to 0 over --epochs and the last epoch
-counts; the paper trains for 1,500 epochs and keeps the best one on a validation set. 3. The gradient's norm is clipped
-at 100.
+would take thousands of updates to reach. 2. The learning rate decreases linearly to 0, the last epoch counts (paper:
+the best one on a validation set). 3. The gradient's norm is clipped at 100.
 """
 
 import csv
