@@ -224,11 +224,10 @@ def load_images(args: Args) -> list[torch.Tensor]:
             torch.hub.download_url_to_file(CIFAR10_URL, str(path), hash_prefix=CIFAR10_SHA256)
         with tarfile.open(path, "r:gz") as tar:  # data_batch_1.bin to data_batch_5.bin, test_batch.bin
             files = [tar.extractfile(name).read() for name in sorted(tar.getnames()) if name.endswith(".bin")]
-        rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(6, -1, 3073)
+        rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 3073)
+        return rows[:, 1:].unflatten(1, (3, 32, 32)).split(len(rows) * 5 // 6)  # without the labels
     except Exception as error:  # no connection, or a damaged or foreign file
         raise UsageError(f"--data-dir: cannot read {path}, or download it from {CIFAR10_URL}: {error}") from None
-    images = rows[:, :, 1:].unflatten(2, (3, 32, 32))  # after the label
-    return [images[:5].flatten(0, 1), images[5]]
 
 
 # --- training --------------------------------------------------------------------------------
