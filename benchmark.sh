@@ -43,7 +43,7 @@ kl_sizes='{0.0005,0.002,0.005,0.02}'
 no_replay='--buffer-size 10 --batch-size 10'
 # the cartoons of Noto Color Emoji and the messages of the Ubuntu channel, made or fetched once; then the command
 emoji='python benchmarks/emoji.py'
-ubuntu='python benchmarks/ubuntu_chat.py'
+ubuntu='python -m benchmarks.ubuntu_chat'
 timed='python benchmarks/cpu_clock.py benchmarks/ubuntu_chat.py'
 messages='--data data/ubuntu-irc.txt.gz'
 
@@ -57,7 +57,7 @@ trpo-envs-{walker2d,hopper} | {1-5,5-9} | 1 | python algos/trpo.py --env-id {Wal
 trpo-envs-{invertedpendulum,swimmer} | {5-9,7-11} | 1 | python algos/trpo.py --env-id {InvertedPendulum,Swimmer} --total-timesteps 1000000 $wide --no-shrink-std {,--gamma 0.9999 --gae-lambda 0.99}
 # where published returns are of older versions: ours on the oldest that there is, sb3-contrib on the newest
 trpo-v4-{hopper,walker2d,ant} | 1-3 | 1 | python algos/trpo.py --env-id {Hopper,Walker2d,Ant}-v4 --total-timesteps 1000000 {$wide,$wide,}
-sb3-envs-{hopper,walker2d,ant,swimmer} | 1-3 | 1 | python benchmarks/peers/sb3_trpo.py --env-id {Hopper,Walker2d,Ant,Swimmer}-v5 $zoo {,,,--gamma 0.9999}
+sb3-envs-{hopper,walker2d,ant,swimmer} | 1-3 | 1 | python -m benchmarks.peers.sb3_trpo --env-id {Hopper,Walker2d,Ant,Swimmer}-v5 $zoo {,,,--gamma 0.9999}
 
 [ppo]
 # beside CleanRL's published means, and baselines'
@@ -83,13 +83,13 @@ trpo-again-reacher-{steps1000,adapt-both} | 1 | 1 | python algos/trpo_parallel.p
 # the post's open question
 trpo-humanoid-{none,both} | 1-3 | 1 | python algos/trpo_parallel.py $humanoid {--num-steps 500 --max-kl 0.01,$adapt both $margin}
 # steps per second at a batch of 4,992, and what the environment itself allows
-raw-stepping-reacher    | 1-3 | all | python benchmarks/raw_stepping.py --env-id Reacher-v5
+raw-stepping-reacher    | 1-3 | all | python -m benchmarks.raw_stepping --env-id Reacher-v5
 trpo-speed-reacher      | 1-3 | all | $processes 2 $reacher --total-timesteps 300000 --num-steps 312 --value-epochs 2
-sb3-speed-reacher       | 1-3 | all | python benchmarks/peers/sb3_trpo.py --total-timesteps 300000 --num-envs 16 --num-steps 312
+sb3-speed-reacher       | 1-3 | all | python -m benchmarks.peers.sb3_trpo --total-timesteps 300000 --num-envs 16 --num-steps 312
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
 trpo-to5-ours    | 1-5 | all | $processes 2 $reacher --total-timesteps 200000 --max-kl 0.03
-sb3-to5-best     | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5
-sb3-to5-{ours,same-kl} | 1-5 | all | python benchmarks/peers/sb3_trpo.py --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
+sb3-to5-best     | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5
+sb3-to5-{ours,same-kl} | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # seconds per update of 20,000 steps, over the number of actors
 trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
@@ -98,19 +98,19 @@ trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algo
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit
 random-{v0,v1} | 1-5 | 1 | python algos/random_search.py {,--max-episode-steps 500}
 # the reference: the fraction of a million random weight vectors that reach the limit, in an independent simulation
-random-weights | 1-2 | 1 | python benchmarks/random_weights.py
+random-weights | 1-2 | 1 | python -m benchmarks.random_weights
 
 [hill_climbing]
 # the post's loop for as long as the post let it run; then each remedy, less noise and more, up to 1,000 episodes
 hill-plain         | 1 | 1 | python algos/hill_climbing.py --num-runs 20000 --max-episodes 2000
 hill-{growth-0.01,growth-0.1,episodes-5,noise-0.3,noise-3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 {--noise-growth 0.01,--noise-growth 0.1,--episodes-per-update 5,--noise 0.3,--noise 3}
 # beside them, the post's policy gradient, and weights where a trial is stuck
-hill-gradient      | 1 | 1 | python benchmarks/policy_gradient_post.py --num-runs 100
-hill-plateau       | 1 | 1 | python benchmarks/plateau.py
+hill-gradient      | 1 | 1 | python -m benchmarks.policy_gradient_post --num-runs 100
+hill-plateau       | 1 | 1 | python -m benchmarks.plateau
 # the same pole with observations that mean nothing beside its four
-hill-wide-{random,growth,gradient}-16  | 1 | 1 | python benchmarks/wide_cartpole.py --num-runs 60 --num-inputs 16 --method {random,growth,gradient}
-hill-wide-{random,growth,gradient}-64  | 1 | 1 | python benchmarks/wide_cartpole.py --num-runs 60 --num-inputs 64 --method {random,growth,gradient}
-hill-wide-{random,growth,gradient}-256 | 1 | 1 | python benchmarks/wide_cartpole.py --num-runs 60 --num-inputs 256 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-16  | 1 | 1 | python -m benchmarks.wide_cartpole --num-runs 60 --num-inputs 16 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-64  | 1 | 1 | python -m benchmarks.wide_cartpole --num-runs 60 --num-inputs 64 --method {random,growth,gradient}
+hill-wide-{random,growth,gradient}-256 | 1 | 1 | python -m benchmarks.wide_cartpole --num-runs 60 --num-inputs 256 --method {random,growth,gradient}
 
 [reinforce]
 # learning curves of credit and baseline; togo-value is the default, beside pytorch/examples' number of episodes
@@ -119,7 +119,7 @@ reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --b
 [reinforce_gridworld]
 # two states that look the same; the return as a function of one parameter
 gridworld           | 1-10 | 1 | python algos/reinforce_gridworld.py
-gridworld-parameter | 1    | 1 | python benchmarks/one_parameter.py
+gridworld-parameter | 1    | 1 | python -m benchmarks.one_parameter
 
 [actor_critic]
 # the bars: 475 on CartPole, 950 on the inverted pendulum, each within 500,000 steps
@@ -128,7 +128,7 @@ ac-pendulum  | 1-3 | 1 | python algos/actor_critic.py --env-id InvertedPendulum 
 # from the post's single step to many
 ac-steps-{1,4,16,128} | 1-2 | 1 | python algos/actor_critic.py --num-steps {1,4,16,128} --learning-rate {0.001,0.002,0.005,0.005} --value-learning-rate {0.001,0.002,0.003,0.003} --value-epochs {1,2,5,10}
 # CPU seconds to 475, beside stable-baselines3
-sb3-to475-a2c  | 1-5 | 1 | python benchmarks/peers/sb3_cartpole.py --algorithm a2c --stop-return 475
+sb3-to475-a2c  | 1-5 | 1 | python -m benchmarks.peers.sb3_cartpole --algorithm a2c --stop-return 475
 
 [natural_gradient]
 # steps of one KL divergence along the natural and along the plain gradient
@@ -136,26 +136,26 @@ ng-natural-$kl_sizes            | 1-3 | 1 | python algos/natural_gradient.py --s
 ng-plain-$kl_sizes              | 1-3 | 1 | python algos/natural_gradient.py --damping 1000 --step-size $kl_sizes
 ng-acrobot-{natural,plain}      | 1-3 | 1 | python algos/natural_gradient.py --env-id Acrobot-v1 --damping {0.001,1000} --step-size 0.005
 # a classifier by plain and natural gradient
-ng-classifier                   | 1   | 1 | python benchmarks/classifier_natural_gradient.py
+ng-classifier                   | 1   | 1 | python -m benchmarks.classifier_natural_gradient
 
 [mcts]
 # simple search, a greedy tree and UCT at equal simulations; UCT against simple search
-mcts-tictactoe-{simple,greedy,uct} | {1-3,1-3,1-6} | 1 | python benchmarks/exact_tictactoe.py --simulations 10 30 100 300 1000 3000 {--search simple,--exploration 0,}
+mcts-tictactoe-{simple,greedy,uct} | {1-3,1-3,1-6} | 1 | python -m benchmarks.exact_tictactoe --simulations 10 30 100 300 1000 3000 {--search simple,--exploration 0,}
 mcts-connect-{10,30,100}       | 1    | 1 | python algos/mcts.py --env-id connect-four --opponent simple --total-episodes 200 --simulations {10,30,100}
 # beside open_spiel: simulations per second of one tree, and 200 games of Connect Four at equal simulations
-openspiel-speed  | 1-3 | all | python benchmarks/peers/openspiel_mcts.py
-openspiel-match  | 1   | 1   | python benchmarks/peers/openspiel_mcts.py --games 200 --simulations 100 --exploration 1.4
+openspiel-speed  | 1-3 | all | python -m benchmarks.peers.openspiel_mcts
+openspiel-match  | 1   | 1   | python -m benchmarks.peers.openspiel_mcts --games 200 --simulations 100 --exploration 1.4
 
 [mcts_batched]
 # simulations per second over the number of positions, beside mctx
 mcts-batched-tictactoe-{16,64,256,1024} | {1,1,1-3,1} | all | python algos/mcts_batched.py --simulations 100 --total-episodes {32,128,512,2048}
 mcts-batched-connect-{64,256}           | 1   | all | python algos/mcts_batched.py --simulations 100 --env-id connect-four --total-episodes {128,512}
-mctx-speed       | 1-3 | all | python benchmarks/peers/mctx_search.py
+mctx-speed       | 1-3 | all | python -m benchmarks.peers.mctx_search
 
 [dqn]
 # learning curves, beside CleanRL's
 dqn-{cartpole,acrobot}  | 1-3 | 1 | python algos/dqn.py --env-id {CartPole-v1,Acrobot-v1}
-cleanrl-cartpole        | 1-3 | 1 | python benchmarks/peers/cleanrl_dqn.py
+cleanrl-cartpole        | 1-3 | 1 | python -m benchmarks.peers.cleanrl_dqn
 # the post's two tricks, each switched off: return and largest |Q|
 dqn-no-{replay,target,tricks}  | 1-3 | 1 | python algos/dqn.py {$no_replay,--target-frequency 1,$no_replay --target-frequency 1}
 
@@ -172,7 +172,7 @@ dyna-maze-n{0,5,50}  | 1-3 | 1 | python algos/dyna_q.py --planning-steps {0,5,50
 [dyna2]
 # learning with search before every move, and without; matches, every seed with a long-term memory of its own
 dyna2{,-no-search} | 1-3 | 1 | python algos/dyna2.py {,--simulations 0 --num-games 256 --total-episodes 15360}
-dyna2-match     | 1-3 | 1 | python benchmarks/dyna2_match.py --games 32 --pairs both:uct short:uct long:uct both:short both:long
+dyna2-match     | 1-3 | 1 | python -m benchmarks.dyna2_match --games 32 --pairs both:uct short:uct long:uct both:short both:long
 
 [sarsa]
 # Example 6.6: the cliff
@@ -189,7 +189,7 @@ q-doors-{greedy,fixed,decaying} | 1 | 1 | python algos/q_learning.py --env-id do
 sl-windy-{0,replacing,clearing,accumulating,watkins} | 1 | 1 | python algos/sarsa_lambda.py --env-id WindyGridworld --num-runs 50 {--trace-lambda 0 --learning-rate 0.5,--trace replacing,--trace clearing,--trace accumulating,--watkins}
 sl-cliff-{sarsa,watkins} | 1 | 1 | python algos/sarsa_lambda.py --num-runs 50 {--no-watkins,--watkins}
 # Example 5.3: Monte-Carlo control plays Blackjack, and its policy is scored exactly
-sl-blackjack             | 1 | 1 | python benchmarks/blackjack.py --total-episodes 625000
+sl-blackjack             | 1 | 1 | python -m benchmarks.blackjack --total-episodes 625000
 
 [tile_coding]
 # MountainCar-v0 with three kinds of trace; the same without Gymnasium's time limit, as in Figure 12.11
@@ -233,12 +233,12 @@ digits-reward-{0,10,minus10}-mean | 1-3 | 1 | python algos/reinforce_mnist.py --
 digits-full-step-{10,minus10}     | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --reward-wrong={10,-10}
 # rewards 0 and 1 at larger learning rates, without and with a baseline; the labels themselves
 digits-rate-{0.3-none,1-none,0.3-mean,1-mean} | 1-3 | 1 | python algos/reinforce_mnist.py --dataset mnist --learning-rate {0.3,1,0.3,1} {,,--baseline mean,--baseline mean}
-digits-cross-entropy              | 1-3 | 1 | python benchmarks/cross_entropy_mnist.py
+digits-cross-entropy              | 1-3 | 1 | python -m benchmarks.cross_entropy_mnist
 
 [es_mnist]
 # perturbed weights, and backpropagation, which takes the network for a linear one
 es-mnist-low-rank   | 1   | 1 | python algos/es_mnist.py --dataset mnist --total-timesteps 1200000
-es-mnist-backprop   | 1   | 1 | python benchmarks/es_mnist_backprop.py
+es-mnist-backprop   | 1   | 1 | python -m benchmarks.es_mnist_backprop
 
 [node_perturbation_mnist]
 node-mnist-{20m,300m} | 1 | 1 | python algos/node_perturbation_mnist.py --dataset mnist --learning-rate {0.0003,0.00005 --weight-decay 0.03} --total-timesteps {20000000,300000000} --log-every {1000,5000}
@@ -253,18 +253,18 @@ pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --lev
 
 [tradeoffs]
 # the lecture's table: PixelCNN, GAN, RealNVP and VAE on the same pictures, each trained for a minute or two
-tradeoffs-{digits,mnist} | 1 | 1 | python benchmarks/tradeoffs.py --dataset {digits,mnist}
+tradeoffs-{digits,mnist} | 1 | 1 | python -m benchmarks.tradeoffs --dataset {digits,mnist}
 
 [vae]
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code
 vae-mnist-{float32,bf16}  | 1-3 | 1   | python gen/vae.py --dataset mnist --epochs 10 {,--bf16}
 vae-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/vae.py --dataset mnist --epochs 3 {,--bf16}
-examples-{vae,speed}      | {1,1-3} | {1,all} | python benchmarks/peers/examples_vae.py --epochs {10,3}
+examples-{vae,speed}      | {1,1-3} | {1,all} | python -m benchmarks.peers.examples_vae --epochs {10,3}
 # the post's steps: one image, a one-hot code, the autoencoder, the VAE; then a code of two dimensions
-vae-steps        | 1 | 1 | python benchmarks/vae_steps.py
+vae-steps        | 1 | 1 | python -m benchmarks.vae_steps
 vae-{autoencoder,plane} | 1 | 1 | python gen/vae.py --dataset mnist --epochs 10 {--kl-weight 0,--latent-dim 2}
 # the colour DRAW post's open question: the weight of the KL divergence beside half the squared error
-vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python benchmarks/squared_error_vae.py --dataset mnist --epochs 5 --kl-weight {0.1,0.3,1,3,10}
+vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python -m benchmarks.squared_error_vae --dataset mnist --epochs 5 --kl-weight {0.1,0.3,1,3,10}
 
 [iwae]
 # Burda et al., one stochastic layer: their 3,280 epochs are eight stages; here as many as a CPU finishes
@@ -280,7 +280,7 @@ nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidd
 # CIFAR-10: bits per dimension and images per second beside chrischute/real-nvp, at two sizes; an hour; then the paper's size
 realnvp-cifar10-{float32,bf16}  | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py --dataset cifar10 --updates 350 {,--bf16}
 realnvp-large-{float32,bf16}    | 1 | all | python benchmarks/cpu_clock.py gen/realnvp.py --dataset cifar10 --channels 64 --blocks 8 --updates 8 --log-every 4 --eval-images 4 {,--bf16}
-chrischute-{small,large}        | 1 | all | python benchmarks/peers/chrischute_realnvp.py {--channels 32 --blocks 2,--updates 8 --log-every 1 --eval-images 4}
+chrischute-{small,large}        | 1 | all | python -m benchmarks.peers.chrischute_realnvp {--channels 32 --blocks 2,--updates 8 --log-every 1 --eval-images 4}
 realnvp-cifar10-{hour,paper}    | 1 | {1,8+} | python gen/realnvp.py --dataset cifar10 {--bf16 --updates 10000 --log-every 500 --eval-images 1000,--channels 64 --blocks 8 --batch-size 64 --updates 80000 --log-every 1000 --eval-images 10000}
 
 [flow_2d]
@@ -290,21 +290,21 @@ flow-{rings,spirals,gaussians}  | 1-3 | 1 | python gen/flow_2d.py --dataset {rin
 
 [vae_gan]
 # errors in a discriminator's features beside errors of pixels, with the same networks
-vaegan-mnist-{vae-gan,vae} | 1-3 | 1 | python benchmarks/frechet.py {gen/vae_gan,benchmarks/pixel_vae}.py --dataset mnist --bf16 --epochs 3 {,--noise-std 0.5}
-vaegan-cifar10-{vae-gan,vae} | 1 | 1 | python benchmarks/frechet.py {gen/vae_gan,benchmarks/pixel_vae}.py --dataset cifar10 --bf16 --epochs 10 --latent-dim 128 --noise-std 0.5
+vaegan-mnist-{vae-gan,vae} | 1-3 | 1 | python -m benchmarks.frechet {gen/vae_gan,benchmarks/pixel_vae}.py --dataset mnist --bf16 --epochs 3 {,--noise-std 0.5}
+vaegan-cifar10-{vae-gan,vae} | 1 | 1 | python -m benchmarks.frechet {gen/vae_gan,benchmarks/pixel_vae}.py --dataset cifar10 --bf16 --epochs 10 --latent-dim 128 --noise-std 0.5
 
 [gan]
 # the post's 5,700 updates on MNIST and CIFAR-10; then 100,000, as the published table counts them
-gan-mnist         | 1-3 | 1  | python benchmarks/frechet.py gen/gan.py --dataset mnist --bf16 --updates 5700 --log-every 300
-gan-cifar10       | 1   | 1  | python benchmarks/frechet.py gen/gan.py --dataset cifar10 --image-size 32 --bf16 --updates 5700 --log-every 300 --learning-rate 0.0002
-gan-cifar10-long  | 1   | 8+ | python benchmarks/frechet.py gen/gan.py --dataset cifar10 --image-size 32 --width 128 --updates 100000 --log-every 5000 --learning-rate 0.0002
+gan-mnist         | 1-3 | 1  | python -m benchmarks.frechet gen/gan.py --dataset mnist --bf16 --updates 5700 --log-every 300
+gan-cifar10       | 1   | 1  | python -m benchmarks.frechet gen/gan.py --dataset cifar10 --image-size 32 --bf16 --updates 5700 --log-every 300 --learning-rate 0.0002
+gan-cifar10-long  | 1   | 8+ | python -m benchmarks.frechet gen/gan.py --dataset cifar10 --image-size 32 --width 128 --updates 100000 --log-every 5000 --learning-rate 0.0002
 # images per second beside PyTorch's example, at 64 pixels with its widths
 gan-speed-{float32,bf16}  | 1-3 | all | python benchmarks/cpu_clock.py gen/gan.py --dataset cifar10 --image-size 64 --width 64 --updates 30 --log-every 5 {,--bf16}
-examples-dcgan            | 1-3 | all | python benchmarks/peers/examples_dcgan.py --updates 30
+examples-dcgan            | 1-3 | all | python -m benchmarks.peers.examples_dcgan --updates 30
 
 [infogan]
 # MNIST: the paper's codes
-infogan-mnist{,-longer} | {1-3,1} | 1 | python benchmarks/frechet.py gen/infogan.py --dataset mnist --bf16 --updates {5700,13000} --log-every {300,650}
+infogan-mnist{,-longer} | {1-3,1} | 1 | python -m benchmarks.frechet gen/infogan.py --dataset mnist --bf16 --updates {5700,13000} --log-every {300,650}
 
 [draw]
 # the bound on binarized MNIST: as far as a CPU gets in a quarter of an hour; then the full schedules, the last for a GPU
@@ -312,7 +312,7 @@ draw-mnist-{attention,fixed,whole} | 1 | 1 | python gen/draw.py --dataset mnist 
 draw-full-{attention,whole}   | 1-3 | {1,8+} | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
 draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
 # how the first updates go: filters and canvas as they start here and as in most code
-draw-start-{default,canvas,filters,both}  | 1 | 1 | python benchmarks/draw_start.py {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
+draw-start-{default,canvas,filters,both}  | 1 | 1 | python -m benchmarks.draw_start {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
 
 [draw_color]
 # the post's proposals on cartoons: a larger code, more steps, ten times as long
@@ -326,11 +326,11 @@ revnet-long{,-stored}     | 1-3 | 8+ | python gen/revnet.py --dataset cifar10 --
 revnet-110-long           | 1   | 8+ | python gen/revnet.py --dataset cifar10 --batch-size 100 --updates 80000 --log-every 500 --blocks 9 --channels 16 32 64
 # CPU seconds of an update; MB stored for the backward pass, over the number of blocks
 revnet-speed-{computed,stored}  | 1-3 | all | python benchmarks/cpu_clock.py gen/revnet.py --dataset cifar10 --batch-size 100 --updates 15 --log-every 5 {,--store-activations}
-revnet-memory                    | 1   | 1   | python benchmarks/revnet_memory.py
+revnet-memory                    | 1   | 1   | python -m benchmarks.revnet_memory
 
 [chat_rnn]
 # the built-in chat, whose entropy is known; the real one, beside counting (Kneser-Ney) on the same split and vocabulary
-chat-grammar     | 1-3 | 1 | python benchmarks/chat_judge.py
+chat-grammar     | 1-3 | 1 | python -m benchmarks.chat_judge
 chat-ubuntu      | 1   | 1 | $ubuntu benchmarks/chat_judge.py $messages --epochs 7 --learning-rate 0.003
 chat-kneser-ney  | 1   | 1 | $ubuntu benchmarks/kneser_ney.py $messages
 # words per CPU second at 10,000 words and the same network, beside PyTorch's example

@@ -1,6 +1,6 @@
 """How well algos/sarsa_lambda.py plays Blackjack-v1 as Monte-Carlo control, against the exact solution.
 
-    python benchmarks/blackjack.py --run-dir runs/blackjack
+    python -m benchmarks.blackjack --run-dir runs/blackjack
 
 The deck is infinite, so the game can be solved: the program computes the best policy and the exact value, from a random
 deal, of the learned policy. metrics.csv has a row for every hand of 12 to 20 against every card of the dealer; the
@@ -8,15 +8,12 @@ values stand in the last one.
 """
 
 import itertools
-import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import tyro
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.sarsa_lambda import Args, make_env, play
 from benchmarks.rows import add_to_last_row, write_rows

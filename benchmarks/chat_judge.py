@@ -1,6 +1,6 @@
 """What gen/chat_rnn.py has learned: the grammar's own loss, copypasta, endless loops.
 
-    python benchmarks/chat_judge.py --epochs 4 --run-dir runs/judge
+    python -m benchmarks.chat_judge --epochs 4 --run-dir runs/judge
 
 Trains a run with these flags and adds to the last row of its metrics.csv: eval/floor, nats per word under the grammar
 that made the messages; the shares of repeated messages (8 different words or more, 5 times or more in the training
@@ -9,14 +9,10 @@ shares of greedy and sampled completions that repeat themselves until the 20th w
 """
 
 import math
-import sys
 from collections import Counter
-from pathlib import Path
 
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import add_to_last_row
 from gen.chat_rnn import END, MAX_WORDS, TEMPLATES, WORDS, Args, ChatRNN, load_data, make_chat, train

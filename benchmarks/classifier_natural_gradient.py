@@ -1,20 +1,17 @@
 """The natural gradient of a classifier: three kinds of iris for the apple, the banana and the orange of the post.
 
-    python benchmarks/classifier_natural_gradient.py --run-dir runs/classifier
+    python -m benchmarks.classifier_natural_gradient --run-dir runs/classifier
 
 A softmax classifier takes plain and natural gradient steps from one start, with features in cm or the first in mm. The
 Fisher matrix is the average outer product of the scores, the gradients of log p(class | x), and compared with the
 Hessian of the KL divergence. The plain gradient has the best learning rate of eight.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 import tyro
 from sklearn.datasets import load_iris
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.plot import figure
 from benchmarks.rows import write_rows

@@ -1,16 +1,13 @@
 """Supervised learning as the reference of algos/reinforce_mnist.py: its network, data, learning rate; cross-entropy.
 
-python benchmarks/cross_entropy_mnist.py --run-dir runs/cross-entropy
+python -m benchmarks.cross_entropy_mnist --run-dir runs/cross-entropy
 """
 
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.reinforce_mnist import Args, load_data, policy_network
 from benchmarks.rows import write_rows

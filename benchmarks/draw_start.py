@@ -1,18 +1,15 @@
 """How gen/draw.py's first updates go: MNIST, T = 10, the paper's 2 x 2 and 5 x 5 filters.
 
-    python benchmarks/draw_start.py --zero-canvas --zero-filters --run-dir runs/start
+    python -m benchmarks.draw_start --zero-canvas --zero-filters --run-dir runs/start
 
 With --zero-filters the biases of the attention start at 0, with --zero-canvas the canvas does, as in most code. A row
 is the mean bound of 20 updates.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import write_rows
 from gen.draw import DRAW, Args, load_images

@@ -1,6 +1,6 @@
 """Matches at Connect Four between the memories of algos/dyna2.py and the UCT of algos/mcts.py.
 
-    python benchmarks/dyna2_match.py --pairs both:uct short:uct --run-dir runs/match
+    python -m benchmarks.dyna2_match --pairs both:uct short:uct --run-dir runs/match
 
 The players: short (search with the short-term memory alone), long (the long-term memory alone, without search), both,
 uct. Each searches equally often before a move. One long-term memory is learned for all matches, in self-play without
@@ -9,7 +9,6 @@ other game; a draw is half a point.
 """
 
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import mcts
 from algos.dyna2 import HEIGHT, LINES, NUM_FEATURES, OTHER, OWN, Args, ConnectFour, make_player, play_match, train

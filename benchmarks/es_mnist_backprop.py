@@ -1,17 +1,14 @@
 """Backpropagation on the network of algos/es_mnist.py, which it takes for a linear one.
 
-    python benchmarks/es_mnist_backprop.py --run-dir runs/backprop
+    python -m benchmarks.es_mnist_backprop --run-dir runs/backprop
 
 Underflow passes gradients on as they are (straight-through): backpropagation differentiates the formulas.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import es_mnist
 from algos.es_mnist import Args, accuracy, initial_parameters, load_data, network

@@ -1,6 +1,6 @@
 """How good a search is at tic-tac-toe, exactly: over all lines of play against every reply, not a sample of games.
 
-    python benchmarks/exact_tictactoe.py --simulations 1000 --run-dir runs/exact
+    python -m benchmarks.exact_tictactoe --simulations 1000 --run-dir runs/exact
 
 The search of algos/mcts.py decides once for every position that it can reach; the opponent is a random and a perfect
 player, who chooses at random among equally good moves. metrics.csv holds the shares won, drawn and lost, moving first
@@ -8,7 +8,6 @@ and second, and those of perfect play against the random player.
 """
 
 import random
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
@@ -16,8 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.mcts import BOARDS, Args, choose
 from benchmarks.rows import write_rows

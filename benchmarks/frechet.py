@@ -1,6 +1,6 @@
 """Train gen/gan.py, infogan.py or vae_gan.py, and add to the last row how far its samples are from real images.
 
-    python benchmarks/frechet.py gen/gan.py --dataset mnist --updates 5700
+    python -m benchmarks.frechet gen/gan.py --dataset mnist --updates 5700
 
 What follows the script are its own flags. The Frechet distance (Heusel et al. 2017, arXiv 1706.08500) is taken here in
 the features of a small classifier, so that the numbers compare with each other, not with those of Inception's features.
@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 import tyro
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import add_to_last_row
 from gen import infogan

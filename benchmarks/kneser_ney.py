@@ -1,6 +1,6 @@
 """What counting does: an interpolated Kneser-Ney trigram on the messages, split and vocabulary of gen/chat_rnn.py.
 
-    python benchmarks/kneser_ney.py --data chat.txt --run-dir runs/kneser_ney
+    python -m benchmarks.kneser_ney --data chat.txt --run-dir runs/kneser_ney
 
     p(w|uv) = max(c(uvw) - D, 0) / c(uv) + D n(uv) / c(uv) p(w|v)
 
@@ -10,15 +10,12 @@ of n-grams counted once and twice. Two begins stand before every message; ends a
 """
 
 import math
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import write_rows
 from gen.chat_rnn import END, MAX_WORDS, Args, load_data

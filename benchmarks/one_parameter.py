@@ -1,6 +1,6 @@
 """The return as a function of one parameter, for a deterministic and for a stochastic policy.
 
-    python benchmarks/one_parameter.py --run-dir runs/one-parameter
+    python -m benchmarks.one_parameter --run-dir runs/one-parameter
 
 CartPole-v1 from one fixed start: a linear policy whose weights are fixed except that of the pole's angle; each value
 plays one episode of the deterministic policy and 400 of the stochastic one (logistic in the same sum). And the aliased
@@ -8,15 +8,12 @@ gridworld, exactly: the parameter is the logit of east minus that of west where 
 metrics.csv per value.
 """
 
-import sys
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.reinforce_gridworld import exact_values
 from benchmarks.rows import write_rows

@@ -5,12 +5,7 @@
 Every flag is gen/vae_gan.py's; --noise-std is the standard deviation of a pixel from -1 to 1 given the code.
 """
 
-import sys
-from pathlib import Path
-
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gen import vae_gan
 from gen.vae_gan import Args, Discriminator, make_decoder, train  # noqa: F401

@@ -1,19 +1,16 @@
 """Where hill climbing gets stuck: the return of a linear policy on CartPole over each of its weights, the others fixed.
 
-    python benchmarks/plateau.py --run-dir runs/plateau
+    python -m benchmarks.plateau --run-dir runs/plateau
 
 Takes the first trial of algos/hill_climbing.py whose weights still let the pole fall at once after a hundred episodes.
 Around them, one weight at a time takes a hundred values from -2 to 2, and each of those policies plays twenty episodes:
 a row of metrics.csv.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos.hill_climbing import Args, run_episode, train
 from benchmarks.rows import write_rows

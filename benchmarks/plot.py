@@ -107,7 +107,7 @@ class Result:
 
     @property
     def old(self) -> bool:
-        return self.summary["date"] < REWRITTEN and "/peers/" not in self.command
+        return self.summary["date"] < REWRITTEN and "peers" not in self.command
 
     def __getitem__(self, column: str) -> np.ndarray:
         return self.columns.get(column, np.full(len(self.columns["update"]), np.nan))

@@ -1,6 +1,6 @@
 """The CartPole post's policy gradient by the criterion of the searches: the first episode that solves the task.
 
-    python benchmarks/policy_gradient_post.py --run-dir runs/policy-gradient
+    python -m benchmarks.policy_gradient_post --run-dir runs/policy-gradient
 
 A linear softmax policy (Adam, learning rate 0.01) and a value network 4-10-1 with ReLU (Adam, 0.1), one step of each
 after every episode, discount 0.97. algos/reinforce.py is the better program; this one keeps what the post ran: no bias
@@ -9,7 +9,6 @@ counting as one input). All trials play their k-th episodes side by side.
 """
 
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +16,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import random_search
 from benchmarks.rows import write_rows

@@ -1,18 +1,15 @@
 """The fraction of random linear policies that solve CartPole, by an independent simulation: a check of random search.
 
-    python benchmarks/random_weights.py --run-dir runs/random-weights
+    python -m benchmarks.random_weights --run-dir runs/random-weights
 
 CartPole's equations without Gymnasium: one episode of each of a million weight vectors from [-1, 1]^4. One over the
 fraction of those that reach 200 or 500 steps is the mean number of episodes of a random search.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import write_rows
 

@@ -1,6 +1,6 @@
 """How fast the environment itself can be stepped: the limit of every program that learns in it.
 
-    python benchmarks/raw_stepping.py --env-id Reacher-v5 --run-dir runs/raw
+    python -m benchmarks.raw_stepping --env-id Reacher-v5 --run-dir runs/raw
 
 Steps one environment with random actions drawn beforehand; first in one process, then in one process per core at once.
 The only row of metrics.csv holds the medians of three repetitions.
@@ -8,15 +8,12 @@ The only row of metrics.csv holds the medians of three repetitions.
 
 import multiprocessing
 import os
-import sys
 import time
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import write_rows
 

@@ -1,19 +1,16 @@
 """What gen/revnet.py stores for the backward pass, over the number of blocks, and how well its networks invert.
 
-    python benchmarks/revnet_memory.py --run-dir runs/memory
+    python -m benchmarks.revnet_memory --run-dir runs/memory
 
 metrics.csv has a row for each depth, with the channels of RevNet-38 (9 blocks) at initialization, for ten test images
 of CIFAR-10: MB an image of every tensor that PyTorch saves in a forward pass, with recomputed and with stored
 activations, and the largest error of the inversion anywhere in the network.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import write_rows
 from gen.revnet import Args, RevNet, load_data

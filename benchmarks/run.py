@@ -61,8 +61,9 @@ class Run:
 
     @property
     def script(self) -> Path:
-        """The script that is measured: the last one, where another runs it."""
-        return next(Path(word) for word in reversed(self.command) if word.endswith(".py"))
+        """The script that is measured: the last one, where another runs it; else python -m's module."""
+        paths = [word for word in self.command if word.endswith(".py")] or [self.command[2].replace(".", "/") + ".py"]
+        return Path(paths[-1])
 
     @property
     def peer(self) -> str | None:

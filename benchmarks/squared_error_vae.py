@@ -1,18 +1,13 @@
 """gen/vae.py with half the squared error of pixels in place of their cross-entropy; every flag is gen/vae.py's.
 
-    python benchmarks/squared_error_vae.py --dataset mnist --kl-weight 0.3
+    python -m benchmarks.squared_error_vae --dataset mnist --kl-weight 0.3
 
 It is the reconstruction term of "The colour DRAW post", which asks what weight the KL divergence should have beside it.
 """
 
-import sys
-from pathlib import Path
-
 import torch
 import tyro
 from torch.distributions import Normal, kl_divergence
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gen import vae
 

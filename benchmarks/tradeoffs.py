@@ -1,6 +1,6 @@
 """The lecture's trade-offs between four kinds of generative models, measured on the same images.
 
-    python benchmarks/tradeoffs.py --dataset digits --run-dir runs/tradeoffs
+    python -m benchmarks.tradeoffs --dataset digits --run-dir runs/tradeoffs
 
 Trains gen/pixelcnn.py, gan.py, realnvp.py and vae.py, each by its own train() on the same tensors, into folders below
 --run-dir. All times are CPU seconds of one core. metrics.csv gets a row for each model, and one for real images:
@@ -13,7 +13,6 @@ Trains gen/pixelcnn.py, gan.py, realnvp.py and vae.py, each by its own train() o
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.distributions import Normal, kl_divergence
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.figures.tradeoffs import COLUMNS, REAL
 from benchmarks.frechet import Judge, load_labelled

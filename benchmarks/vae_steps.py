@@ -1,6 +1,6 @@
 """The steps of the post "Variational autoencoders explained", each with the decoder of gen/vae.py.
 
-    python benchmarks/vae_steps.py --run-dir runs/vae-steps
+    python -m benchmarks.vae_steps --run-dir runs/vae-steps
 
 1. A decoder whose input is always a vector of ones memorises one image.
 2. With one-hot inputs it memorises ten: one row of its first layer for each.
@@ -11,14 +11,11 @@ metrics.csv has a row per step: the squared error of its reconstructions of the 
 steps.png shows them, and samples of N(0, I) decoded by both autoencoders.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import write_rows
 from gen import vae

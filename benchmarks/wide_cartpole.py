@@ -1,13 +1,12 @@
 """CartPole with more observations: does search fail as the number of weights grows, and does a policy gradient?
 
-    python benchmarks/wide_cartpole.py --method random --num-inputs 16 --num-runs 60 --run-dir runs/wide
+    python -m benchmarks.wide_cartpole --method random --num-inputs 16 --num-runs 60 --run-dir runs/wide
 
 CartPole's four observations and beside them noise of standard deviation 0.1, about that of the pole's angle: nothing
 changes but the number of weights that have to be right. The methods are those of algos/random_search.py,
 algos/hill_climbing.py with growing noise and benchmarks/policy_gradient_post.py.
 """
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,6 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algos import hill_climbing, random_search
 from benchmarks import policy_gradient_post

@@ -4,7 +4,7 @@
 # ///
 """The RealNVP of chrischute/real-nvp on CIFAR-10, timed in CPU seconds.
 
-    python benchmarks/peers/chrischute_realnvp.py --run-dir runs/chrischute --updates 350
+    python -m benchmarks.peers.chrischute_realnvp --run-dir runs/chrischute --updates 350
 
 Its files run untouched, from a clone at a pinned commit: its model, its loss, its epoch of training (train.train, which
 is handed as many batches as there are updates). From outside, Tensor.view is reshape, because today's PyTorch refuses a
@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rows import clone, flags_of, write_rows
 

@@ -6,7 +6,7 @@
 # ///
 """CleanRL's dqn.py, as it is: the episodes that it prints become rows.
 
-    python benchmarks/peers/cleanrl_dqn.py --run-dir runs/cleanrl
+    python -m benchmarks.peers.cleanrl_dqn --run-dir runs/cleanrl
 
 It is cloned beside this interpreter's packages at a fixed commit and uses its own gymnasium, 0.29.1. Its settings are
 its defaults, which algos/dqn.py has, too; that it plays one environment and ours ten is part of the difference.
@@ -18,8 +18,6 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rows import clone, flags_of, write_rows
 

@@ -4,21 +4,18 @@
 # ///
 """PyTorch's own example of a DCGAN (pytorch/examples, dcgan/main.py) on CIFAR-10 at 64 pixels, in CPU seconds.
 
-    python benchmarks/peers/examples_dcgan.py --run-dir runs/examples --updates 30
+    python -m benchmarks.peers.examples_dcgan --run-dir runs/examples --updates 30
 
 It loads its images in its own process; a stand-in takes the place of torchvision's CIFAR10, which does not read the
 binary files in data/. A row is an update: charts/SPS images per CPU second since the fifth, losses/* what it prints.
 """
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers import examples
 from benchmarks.rows import flags_of, write_rows

@@ -4,7 +4,7 @@
 # ///
 """PyTorch's own example of a VAE (pytorch/examples, vae/main.py), timed in CPU seconds.
 
-    python benchmarks/peers/examples_vae.py --run-dir runs/examples
+    python -m benchmarks.peers.examples_vae --run-dir runs/examples
 
 A row is an epoch: time/elapsed are the CPU seconds of training so far without the first batch, which warms up (its
 DataLoader works in the same process), time/test those of the test so far, losses/loss and eval/loss what it prints.
@@ -12,10 +12,7 @@ DataLoader works in the same process), time/test those of the test so far, losse
 
 import gzip
 import re
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers import examples
 from benchmarks.rows import flags_of, write_rows

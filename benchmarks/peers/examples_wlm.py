@@ -4,7 +4,7 @@
 # ///
 """PyTorch's own example of a word language model (pytorch/examples, word_language_model), timed in CPU seconds.
 
-    python benchmarks/peers/examples_wlm.py --data chat.txt.gz --run-dir runs/examples
+    python -m benchmarks.peers.examples_wlm --data chat.txt.gz --run-dir runs/examples
 
 Its own settings: LSTM of two layers of 200, batches of 20 times 35 words. It gets the messages of --data as
 gen/chat_rnn.py cleans and cuts them, --train-words of them; its test.txt lists every word of the vocabulary, so that
@@ -13,11 +13,8 @@ the output layer has that size. A row is 20 updates: global_step counts words, t
 
 import gzip
 import re
-import sys
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers import examples
 from benchmarks.rows import flags_of, write_rows

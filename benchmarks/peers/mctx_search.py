@@ -4,16 +4,14 @@
 # ///
 """mctx's search of 256 positions side by side, tic-tac-toe with random rollouts, timed in CPU seconds on one core.
 
-    taskset -c 0 python benchmarks/peers/mctx_search.py --run-dir runs/mctx
+    taskset -c 0 python -m benchmarks.peers.mctx_search --run-dir runs/mctx
 
 The board and the rollout are written here, because mctx has none. Its muzero_policy chooses by PUCT with equal priors,
 another search than UCT at the same number of simulations. Compiling is not timed.
 """
 
 import os
-import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -21,8 +19,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 import mctx
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rows import flags_of, write_rows
 

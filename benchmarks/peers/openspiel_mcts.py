@@ -4,8 +4,8 @@
 # ///
 """open_spiel's Monte-Carlo tree search beside algos/mcts.py's: speed in one process, and a match at Connect Four.
 
-    python benchmarks/peers/openspiel_mcts.py --run-dir runs/speed
-    python benchmarks/peers/openspiel_mcts.py --games 1000 --simulations 400 --run-dir runs/match
+    python -m benchmarks.peers.openspiel_mcts --run-dir runs/speed
+    python -m benchmarks.peers.openspiel_mcts --games 1000 --simulations 400 --run-dir runs/match
 
 Speed: both search from the empty board, in turns; CPU seconds of one thread, open_spiel's Python search. Match:
 open_spiel's C++ search, the same algorithm, moves first in every other game, both with as many simulations per move and
@@ -13,7 +13,6 @@ one random rollout each; neither uses open_spiel's solver, neither keeps its tre
 """
 
 import random
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,6 @@ import numpy as np
 import pyspiel
 import tyro
 from open_spiel.python.algorithms import mcts
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from algos.mcts import BOARDS, Args, choose, uct_search
 from benchmarks.rows import write_rows

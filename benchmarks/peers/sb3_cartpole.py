@@ -4,22 +4,18 @@
 # ///
 """Stable-baselines3's A2C on CartPole-v1 with the library's defaults and eight environments.
 
-    python benchmarks/peers/sb3_cartpole.py --algorithm a2c --run-dir runs/sb3
+    python -m benchmarks.peers.sb3_cartpole --algorithm a2c --run-dir runs/sb3
 
 A row for every rollout; the run ends when the mean return of the last 100 training episodes reaches the bar.
 """
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rows import flags_of, write_rows
 

@@ -4,7 +4,7 @@
 # ///
 """sb3-contrib's TRPO, timed as algos/trpo_parallel.py times itself.
 
-    python benchmarks/peers/sb3_trpo.py --run-dir runs/sb3
+    python -m benchmarks.peers.sb3_trpo --run-dir runs/sb3
 
 The library's algorithm runs untouched, with clocks around its two halves (collect_rollouts, train). A row is written
 after every update; charts/episodic_return_100 is the mean return of the last 100 training episodes, empty until there
@@ -13,10 +13,8 @@ The defaults are the best configuration known for Reacher, with normalised obser
 """
 
 import math
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +22,6 @@ from sb3_contrib import TRPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize, sync_envs_normalization
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.rows import flags_of, write_rows
 
