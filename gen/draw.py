@@ -226,22 +226,20 @@ def train(args: Args) -> dict:
     test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # the same pixels for every seed
     if args.binarize == "static":
         images = images.bernoulli()
-    run, updates = Run(args, args.dataset), math.ceil(len(images) / args.batch_size)  # per epoch
+    run, start = Run(args, args.dataset), time.perf_counter()
 
     for epoch in tqdm(range(args.epochs), unit="epoch", disable=None):
-        loss_sum, start = torch.zeros((), device=device), time.perf_counter()
-        for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
-            x = images[idx.to(device)]
-            if args.binarize == "dynamic":
-                x = x.bernoulli()
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch + update / updates) / args.epochs)
+        loss_sum = torch.zeros((), device=device)
+        batches = torch.randperm(len(images), device=device).split(args.batch_size)
+        for update, idx in enumerate(batches):
+            x = images[idx].bernoulli() if args.binarize == "dynamic" else images[idx]
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch + update / len(batches)) / args.epochs)
             loss = model.losses(x).sum(0).mean()
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
             loss_sum += loss.detach() * len(x)
-        seconds = time.perf_counter() - start  # of training alone
         with torch.no_grad():
             recon, kl = torch.cat([model.losses(x) for x in test.split(500)], 1).mean(1).tolist()
         row = {
@@ -249,7 +247,7 @@ def train(args: Args) -> dict:
             "losses/loss": loss_sum.item() / len(images),
             "eval/loss": recon + kl,
             "eval/kl": kl,
-            "charts/SPS": len(images) / seconds,
+            "charts/SPS": (epoch + 1) * len(images) / (time.perf_counter() - start),
         }
         run.log(row)
         torch.save({"model": model.state_dict()}, run.dir / "model.pt")

@@ -216,21 +216,19 @@ def train(args: Args) -> dict:
     images, test = (x.to(device) for x in load_images(args))
     model = DRAW(args, images.mean(0)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
-    run = Run(args, args.data_dir.name if args.data_dir else "photos")
-    updates = math.ceil(len(images) / args.batch_size)  # per epoch
+    run, start = Run(args, args.data_dir.name if args.data_dir else "photos"), time.perf_counter()
 
     for epoch in tqdm(range(args.epochs), unit="epoch", disable=None):
-        loss_sum, start = torch.zeros((), device=device), time.perf_counter()
-        for update, idx in enumerate(torch.randperm(len(images)).split(args.batch_size)):
-            x = images[idx.to(device)]
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch + update / updates) / args.epochs)
-            loss = model.losses(x).sum(0).mean()
+        loss_sum = torch.zeros((), device=device)
+        batches = torch.randperm(len(images), device=device).split(args.batch_size)
+        for update, idx in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (epoch + update / len(batches)) / args.epochs)
+            loss = model.losses(images[idx]).sum(0).mean()
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
-            loss_sum += loss.detach() * len(x)
-        seconds = time.perf_counter() - start  # of training alone
+            loss_sum += loss.detach() * len(idx)
         with torch.no_grad():
             recon, kl = torch.cat([model.losses(x) for x in test.split(500)], 1).mean(1).tolist()
         row = {
@@ -239,7 +237,7 @@ def train(args: Args) -> dict:
             "eval/loss": recon + kl,
             "eval/kl": kl,
             "eval/squared_error": 2 * args.noise_std**2 * recon,
-            "charts/SPS": len(images) / seconds,
+            "charts/SPS": (epoch + 1) * len(images) / (time.perf_counter() - start),
         }
         run.log(row)
         torch.save({"model": model.state_dict()}, run.dir / "model.pt")
