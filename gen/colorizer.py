@@ -208,14 +208,13 @@ def load_images(args: Args) -> list[torch.Tensor]:
     for path in sorted(path for path in args.data_dir.rglob("*") if path.is_file() and not path.name.startswith(".")):
         try:
             image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+            images[path] = np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
         except Exception as error:  # no image, or damaged, over which PIL raises nearly anything
             skipped.append(f"{path} ({error})")
-            continue
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        images[path] = np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
     if skipped:
         print(f"--data-dir {args.data_dir}: {len(skipped)} unreadable files are skipped, the first is {skipped[0]}")
-    test = [path for path in images if "test" in path.parts] or list(images)[::10]
+    test = [path for path in images if "test" in path.relative_to(args.data_dir).parts] or list(images)[::10]
     train = sorted(images.keys() - set(test))
     if not train:
         raise UsageError(f"--data-dir {args.data_dir}: no readable images to train on")

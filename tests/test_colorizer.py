@@ -233,9 +233,11 @@ def test_photographs_are_split_where_train_and_test_cannot_overlap():
 
 
 def test_a_folder_of_ones_own_images_is_read_on_white_and_a_tenth_held_out(tmp_path):
+    folder = tmp_path / "test"  # only folders below it say what is to test on
+    folder.mkdir()
     for i in range(20):
-        Image.new("RGBA", (30 + i, 50), (255, i, 0, 0 if i == 19 else 255)).save(tmp_path / f"{i:02}.png")
-    images, test = load_images(Args(data_dir=tmp_path))
+        Image.new("RGBA", (30 + i, 50), (255, i, 0, 0 if i == 19 else 255)).save(folder / f"{i:02}.png")
+    images, test = load_images(Args(data_dir=folder))
     assert (len(images), test[:, 1, 5, 5].tolist()) == (18, [0, 10])
     assert images[0, :, 5, 5].tolist() == [255, 1, 0] and images[-1, :, 5, 5].tolist() == [255, 255, 255]
 
