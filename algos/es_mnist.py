@@ -15,7 +15,6 @@ the losses of each pair, and so follow the network as it is computed.
 OpenAI 2017, "Nonlinear computation in deep linear networks" (the post, openai.com): network, scaling, accuracies.
 Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864).
 Differences from the post, which does not state population, sigma or learning rate:
-
 1. A layer's input is scaled up by 2^125 before its product and down after it, which changes no digit of the mantissa:
    a CPU that flushes denormals would lose the terms of the product, not only the sum.
 2. The noise of a layer's weights is an outer product of Gaussian vectors, whose entries are uncorrelated and have
@@ -101,14 +100,12 @@ def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def estimate_gradient(
-    parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, sigma: float
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+def estimate_gradient(parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, sigma: float) -> tuple:
     """sum_i (L(theta + sigma eps_i) - L(theta - sigma eps_i)) eps_i / (2 sigma n), as in section 2.1 of Salimans et al.
 
     x [pairs, images, pixels], labels [pairs, images] -> gradient of each parameter, losses [2, pairs].
     """
-    pairs, images = labels.shape
+    pairs = len(labels)
     sign = torch.tensor([1.0, -1.0], device=x.device).view(2, 1, 1, 1)
     h, noise = x, []
     for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):
@@ -116,8 +113,7 @@ def estimate_gradient(
         h_eps = (h @ a.unsqueeze(2)) * b.unsqueeze(1) + c.unsqueeze(1)  # eps is a b^T for the weights, c for the biases
         h = underflow(h @ weights + bias + sigma * sign * h_eps)
         noise.append((a, b, c))
-    losses = F.cross_entropy(h.flatten(0, 2), labels.flatten().repeat(2), reduction="none")
-    losses = losses.view(2, pairs, images).mean(dim=2)
+    losses = F.cross_entropy(h.movedim(3, 1), labels.expand(2, -1, -1), reduction="none").mean(dim=2)
     f = (losses[0] - losses[1]) / (2 * sigma * pairs)
     return [gradient for a, b, c in noise for gradient in ((f.unsqueeze(1) * a).T @ b, f @ c)], losses
 
@@ -196,8 +192,7 @@ def train(args: Args) -> dict:
     torch.save({"parameters": [p.cpu() for p in parameters]}, run.dir / "model.pt")
     save_curve(run, "eval/test_accuracy", "images evaluated")
     run.close("curve.png")
-    result = f"test accuracy {row['eval/test_accuracy']:.1%}, training accuracy {row['eval/train_accuracy']:.1%}"
-    print(f"{result} after {row['global_step']:,} images: {run.dir}")
+    print(f"test accuracy {row['eval/test_accuracy']:.1%} after {step:,} images: {run.dir}")
     return row
 
 

@@ -100,9 +100,7 @@ def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def estimate_gradient(
-    parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, args: Args
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+def estimate_gradient(parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, args: Args) -> tuple:
     """x [n, pixels], labels [n] -> the gradient of each parameter, losses [layers, 2, n, pairs]."""
     n, sign = len(x), torch.tensor([1.0, -1.0], device=x.device).view(2, 1, 1, 1)
     gradients, losses = [], []
@@ -112,9 +110,8 @@ def estimate_gradient(
         z, norm = x @ weights + bias, v.norm(dim=1, keepdim=True)
         xi = torch.randn(n, args.pairs, len(bias), device=x.device)
         h = underflow(z.unsqueeze(1) + args.sigma * sign * norm.unsqueeze(2) * xi)  # [2, n, pairs, out]
-        logits = network(parameters[i + 2 :], h)
-        targets = labels.view(1, n, 1).expand(2, n, args.pairs)
-        losses.append(F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape))
+        logits, targets = network(parameters[i + 2 :], h), labels.view(1, n, 1).expand(2, n, args.pairs)
+        losses.append(F.cross_entropy(logits.movedim(3, 1), targets, reduction="none"))
         f = (losses[-1][0] - losses[-1][1]) / (2 * args.sigma * n * args.pairs)  # [n, pairs]
         z_gradient = torch.einsum("np,npo->no", f, xi) / norm  # dL/dz
         total = v.T @ z_gradient
@@ -198,8 +195,7 @@ def train(args: Args) -> dict:
     torch.save({"parameters": [p.cpu() for p in parameters]}, run.dir / "model.pt")
     save_curve(run, "eval/test_accuracy", "images evaluated")
     run.close("curve.png")
-    result = f"test accuracy {row['eval/test_accuracy']:.1%}, training accuracy {row['eval/train_accuracy']:.1%}"
-    print(f"{result} after {row['global_step']:,} images: {run.dir}")
+    print(f"test accuracy {row['eval/test_accuracy']:.1%} after {step:,} images: {run.dir}")
     return row
 
 
