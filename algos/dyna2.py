@@ -14,7 +14,6 @@ temporal-difference search; with --simulations 0 it is Sarsa in self-play. The m
 
 Silver, Sutton & Mueller 2008, "Sample-based learning and search with permanent and transient memories": Dyna-2.
 Silver, Sutton & Mueller 2012, "Temporal-difference search in computer Go": the short-term memory alone.
-
 Differences:
 1. Connect Four in place of 9x9 Go. The local features are the 69 lines of four cells: a cell is out of reach, next to
    be filled, the mover's or the opponent's stone; that makes 256 patterns a line, each with a weight of its own.
@@ -272,25 +271,20 @@ def train(args: Args) -> dict:
     def match(ours, theirs) -> float:
         return play_match(world, ours, theirs, args.eval_games).mean().item()
 
-    run, start, moves, games = Run(args, "connect-four"), time.perf_counter(), 0, 0
-    with tqdm(total=args.total_episodes, unit="game", disable=None) as bar:
-        while games < args.total_episodes:
-            moves += self_play(world, long, args.num_games, args, generator)
-            games += args.num_games
-            row = {
-                "global_step": moves,
-                "charts/games": games,
-                "charts/SPS": moves / (time.perf_counter() - start),
-                "eval/points_random": match(player(long, 0), random_player(world, eval_generator)),
-                "eval/points_short": None,
-                "eval/points_long": None,
-            }
-            if games >= args.total_episodes:
-                alone = player(torch.zeros_like(long), args.eval_simulations)
-                row["eval/points_short"] = match(player(long, args.eval_simulations), alone)
-                row["eval/points_long"] = match(player(long, args.eval_simulations), player(long, 0))
-            run.log(row)
-            bar.update(args.num_games)
+    run, start, moves, n = Run(args, "connect-four"), time.perf_counter(), 0, args.eval_simulations
+    num_batches = math.ceil(args.total_episodes / args.num_games)
+    for batch in tqdm(range(1, num_batches + 1), unit="batch", disable=None):
+        moves += self_play(world, long, args.num_games, args, generator)
+        last = batch == num_batches
+        row = {
+            "global_step": moves,
+            "charts/games": batch * args.num_games,
+            "charts/SPS": moves / (time.perf_counter() - start),
+            "eval/points_random": match(player(long, 0), random_player(world, eval_generator)),
+            "eval/points_short": match(player(long, n), player(torch.zeros_like(long), n)) if last else None,
+            "eval/points_long": match(player(long, n), player(long, 0)) if last else None,
+        }
+        run.log(row)
 
     torch.save({"long": long.cpu()}, run.dir / "model.pt")
     save_curve(run, "eval/points_random", "moves of self-play")
