@@ -159,8 +159,7 @@ def train(args: Args) -> dict:
     torch.save({"q": torch.tensor([list(table.values()) for table in tables])}, run.dir / "model.pt")
     save_picture(run.rows, run.dir / "curve.png")
     run.close("curve.png")
-    learned = f"{row['eval/episodic_length']:.1f} steps (greedy policy, mean of {args.num_runs} runs)"
-    print(f"{learned} after {global_step / args.num_runs:,.0f} real steps each: {run.dir}")
+    print(f"{row['eval/episodic_length']:.1f} steps (greedy policy, mean of {args.num_runs} runs): {run.dir}")
     return row
 
 
