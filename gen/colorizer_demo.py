@@ -7,25 +7,22 @@
     python gen/colorizer.py --run-dir runs/colorizer
     python gen/colorizer_demo.py --model runs/colorizer
 
-It serves http://localhost:PORT to this machine only. Upload a photograph, a drawing or line art: lines are found as in
-training. Strokes on white paper become the hint as in colorizer.py's evaluation: blurred and, if the model was trained
-with holes, faded towards white. The page starts with a circle. The network runs on the CPU.
+Its address is printed, and only this machine can open it. Upload a photograph, a drawing or line art: lines are found
+as in training. Strokes on white paper become the hint as in colorizer.py's evaluation: blurred and, if the model was
+trained with holes, faded towards white. The network runs on the CPU.
 
 Frans 2017, the post on deepcolor (kvfrans.com), whose page this one follows.
 Isola et al. 2017, "Image-to-image translation with conditional adversarial networks" (arXiv 1611.07004).
 """
 
 import json
-import socket
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -34,8 +31,6 @@ from torch import nn
 class Args:
     model: Path
     """folder of a run of gen/colorizer.py, with args.json and model.pt"""
-    port: Annotated[int, Field(ge=1, le=65535)] = 7860
-    """the page is http://localhost:PORT"""
 
 
 # --- as in gen/colorizer.py ------------------------------------------------------------------
@@ -117,11 +112,11 @@ def on_paper(layers: list, size: int) -> torch.Tensor:
     """PIL images, one over the other on white paper, as [1, 3, size, size] in [-1, 1]."""
     from PIL import Image
 
-    paper = Image.new("RGBA", (SIDE, SIDE), "white")
+    paper = Image.new("RGBA", (size, size), "white")
     for layer in layers:
-        paper.alpha_composite(layer.convert("RGBA").resize((SIDE, SIDE)))
-    pixels = np.array(paper.convert("RGB").resize((size, size)))
-    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1
+        paper.alpha_composite(layer.convert("RGBA").resize((size, size)))
+    pixels = torch.from_numpy(np.array(paper.convert("RGB")))
+    return pixels.permute(2, 0, 1).unsqueeze(0) / 127.5 - 1
 
 
 @torch.no_grad()
@@ -148,22 +143,15 @@ def make_page(generator: Generator, flags: dict):
         with gr.Row():
             brush = gr.Brush(default_size=36, colors=["#d22", "#e91", "#fd4", "#4a3", "#27c", "#73b", "#642", "#222"])
             canvas = {"canvas_size": (SIDE, SIDE), "fixed_canvas": True, "layers": False, "transforms": ()}
-            first = {"background": circle, "layers": [], "composite": None}
-            editor = gr.ImageEditor(first, type="pil", sources=("upload",), brush=brush, label="Drawing", **canvas)
+            editor = gr.ImageEditor(circle, type="pil", sources=("upload",), brush=brush, label="Drawing", **canvas)
             result = gr.Image(label="Painted", format="png", interactive=False, elem_id="painted")
         gr.Button("Paint", variant="primary").click(press, editor, result)
     return page
 
 
 def serve(args: Args):
-    """Serve the page to this machine only, until Ctrl-C."""
-    generator, flags = load(args.model)
-    try:
-        socket.create_server(("127.0.0.1", args.port)).close()
-    except OSError as error:
-        raise UsageError(f"--port {args.port}: {error.strerror}; take another one") from None
-    print(f"http://localhost:{args.port} (Ctrl-C ends it)", flush=True)
-    make_page(generator, flags).launch(server_name="127.0.0.1", server_port=args.port, quiet=True)
+    """Serve the page to this machine only, at the first free port from 7860 on, until Ctrl-C."""
+    make_page(*load(args.model)).launch(server_name="127.0.0.1")
 
 
 # --- one run's folder: the same in every file ------------------------------------------------
