@@ -304,7 +304,7 @@ examples-dcgan            | 1-3 | all | python -m benchmarks.peers.examples_dcga
 
 [infogan]
 # MNIST: the paper's codes
-infogan-mnist{,-longer} | {1-3,1} | 1 | python -m benchmarks.frechet gen/infogan.py --dataset mnist --bf16 --updates {5700,13000} --log-every {300,650}
+infogan-mnist     | 1-3 | 1  | python -m benchmarks.frechet gen/infogan.py --dataset mnist --bf16 --updates 5700 --log-every 300
 
 [draw]
 # the bound on binarized MNIST: as far as a CPU gets in a quarter of an hour; then the full schedules, the last for a GPU
