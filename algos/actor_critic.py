@@ -12,8 +12,8 @@
 REINFORCE waits for the end of an episode and learns from the sum of its rewards, which is noisy. A critic estimates
 that sum: reward plus discounted value of the next state, minus the value of this one, is the TD error, an estimate of
 the advantage after a single step, with less variance and the critic's bias. TD errors are added up to the end of the
-batch, weighted by (gamma * lambda)^k; with lambda = 1 that is the n-step return minus the value, and with --num-steps 1
-a single TD error.
+batch or episode, weighted by (gamma * lambda)^k; with lambda = 1 that is the n-step return minus the value, and with
+--num-steps 1 a single TD error.
 
 Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning" (arXiv 1602.01783), algorithm S3.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
@@ -229,13 +229,13 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
     steps, episodes = [], []
     for _ in range(num_steps):
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
-        final_obs, dones = next_obs.copy(), terminations | truncations
-        if dones.any():  # next_obs is a new episode's first
-            final_obs[dones] = np.stack(infos["final_obs"][dones])
+        reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        next_obs, dones = reset_obs.copy(), terminations | truncations
+        if dones.any():  # reset_obs is a new episode's first
+            next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
-        steps.append((obs, actions, rewards, final_obs, terminations, dones))
-        obs = next_obs
+        steps.append((obs, actions, rewards, next_obs, terminations, dones))
+        obs = reset_obs
     device = next(policy.parameters()).device
     batch = [torch.as_tensor(np.stack(x), dtype=torch.float32, device=device) for x in zip(*steps, strict=True)]
     return obs, batch, episodes
@@ -273,17 +273,17 @@ def train(args: Args) -> dict:
     policy_optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-    next_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
+    current_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
 
     with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
             try:
-                next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+                current_obs, batch, episodes = rollout(envs, current_obs, policy, args.num_steps)
             except Exception as error:  # an environment may raise anything
                 raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
-            obs, actions, rewards, final_obs, terminations, dones = batch
+            obs, actions, rewards, next_obs, terminations, dones = batch
             with torch.no_grad():
-                values, next_values = critic(obs), critic(final_obs)
+                values, next_values = critic(obs), critic(next_obs)
             advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
             obs, actions, values, advantages = (x.flatten(0, 1) for x in (obs, actions, values, advantages))
             returns = values + advantages

@@ -96,12 +96,12 @@ def q_network(obs_dim: int, num_actions: int) -> nn.Sequential:
 
 
 def td_errors(network, target_network, batch: list[torch.Tensor], gamma: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Q(s, a) - r - gamma max_a' Q'(s', a') [n], no bootstrapping after a termination; and Q(s, .) [n, actions]."""
+    """r + gamma max_a' Q'(s', a') - Q(s, a) [n], no bootstrapping after a termination; and Q(s, .) [n, actions]."""
     obs, next_obs, actions, rewards, terminations = batch
     with torch.no_grad():  # semi-gradient: the target is a constant
         targets = rewards + gamma * (1 - terminations) * target_network(next_obs).amax(dim=1)
     q = network(obs)
-    return q.gather(1, actions.long().unsqueeze(1)).squeeze(1) - targets, q.detach()
+    return targets - q.gather(1, actions.long().unsqueeze(1)).squeeze(1), q.detach()
 
 
 @torch.no_grad()

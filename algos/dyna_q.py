@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
+# dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """Tabular Dyna-Q: Q-learning from real steps, and n more updates per step from a learned model of the environment.
 
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -156,7 +155,7 @@ def train(args: Args) -> dict:
         }
         run.log(row)
 
-    torch.save({"q": torch.tensor([list(table.values()) for table in tables])}, run.dir / "model.pt")
+    np.savez(run.dir / "model.npz", q=[list(table.values()) for table in tables])
     save_picture(run.rows, run.dir / "curve.png")
     run.close("curve.png")
     print(f"{row['eval/episodic_length']:.1f} steps (greedy policy, mean of {args.num_runs} runs): {run.dir}")

@@ -62,7 +62,7 @@ class Args:
     in_place: bool = False
     """sweeps use the values that they have already updated"""
     theta: PositiveFloat = 1e-10
-    """accuracy of the values"""
+    """sweeps end when the Bellman residual (without improvement: the largest change) is below this"""
     total_sweeps: PositiveInt = 10_000
     """sweeps at most"""
     max_episode_steps: PositiveInt = 500

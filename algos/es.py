@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "gymnasium[classic-control,mujoco]>=1.4", "matplotlib", "moviepy", "numpy", "pydantic>=2.6", "torch>=2.4",
-#     "tqdm", "tyro>=0.9.2", "wandb",
+#     "scipy", "tqdm", "tyro>=0.9.2", "wandb",
 # ]
 # ///
 """Evolution strategies: a gradient estimated from perturbed parameters, without backpropagation.
@@ -100,8 +100,9 @@ def draw(seed: int, update: int, pair: int, size: int) -> tuple[np.ndarray, int]
 
 def centered_ranks(returns: np.ndarray) -> np.ndarray:
     """Returns [n] -> ranks from -0.5 to 0.5; equal returns share the mean of their ranks."""
-    ranks = ((returns[:, None] > returns).sum(axis=1) + (returns[:, None] >= returns).sum(axis=1) - 1) / 2  # 0 to n - 1
-    return ranks / (len(returns) - 1) - 0.5
+    from scipy.stats import rankdata
+
+    return (rankdata(returns) - 1) / (len(returns) - 1) - 0.5
 
 
 def estimate_gradient(fitness: np.ndarray, args: Args, update: int, size: int) -> np.ndarray:
@@ -207,8 +208,8 @@ def train(args: Args) -> dict:
         episodes = []
         for pair in np.array_split(range(args.population // 2), world)[rank]:
             eps, seed = draw(args.seed, update, pair, theta.size)
-            members = theta + args.sigma * eps, theta - args.sigma * eps
-            episodes += [play(env, member, sizes, obs_rms, args, seed) for member in members]
+            perturbed = theta + args.sigma * eps, theta - args.sigma * eps
+            episodes += [play(env, x, sizes, obs_rms, args, seed) for x in perturbed]
         episodes = gather(episodes)
 
         returns = np.array([episode["return"] for episode in episodes])

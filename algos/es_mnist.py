@@ -15,8 +15,8 @@ the losses of each pair, and so follow the network as it is computed.
 OpenAI 2017, "Nonlinear computation in deep linear networks" (the post, openai.com): network, scaling, accuracies.
 Salimans et al. 2017, "Evolution strategies as a scalable alternative to reinforcement learning" (arXiv 1703.03864).
 Differences from the post, which does not state population, sigma or learning rate:
-1. A layer's input is scaled up by 2^125 before its product and down after it, which changes no digit of the mantissa:
-   a CPU that flushes denormals would lose the terms of the product, not only the sum.
+1. Activations are kept in units of 2^-125, which changes no digit of the mantissa, so that only sums underflow: a CPU
+   that flushes denormals would lose the terms of the products, too.
 2. The noise of a layer's weights is an outer product of Gaussian vectors, whose entries are uncorrelated and have
    variance 1: the whole population is evaluated by a few batched products.
 """
@@ -83,8 +83,7 @@ class Args:
 
 def underflow(z: torch.Tensor) -> torch.Tensor:
     """z / 2^125 * 2^125 with denormals flushed to zero, as not every device does; in float64 nothing underflows."""
-    info = torch.finfo(z.dtype)
-    return F.hardshrink(z, SCALE * info.tiny * (1 - info.eps / 2))  # the next number below 1/2 for float32
+    return torch.where(z.abs() < SCALE * torch.finfo(z.dtype).tiny, 0.0, z)
 
 
 def initial_parameters(num_pixels: int = 784) -> list[torch.Tensor]:

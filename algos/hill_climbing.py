@@ -9,8 +9,8 @@
     python algos/hill_climbing.py --noise-growth 0.1
 
 A candidate is the best weights so far plus uniform noise; the sign of the weighted sum of the observations is the
-action. A trial ends with the first episode that lasts to the time limit. Most trials get stuck where the pole falls at
-once whatever the noise. The post proposes two remedies: noise that grows with every failure (--noise-growth), and
+action. A trial ends with the first episode that lasts to the time limit. Small noise may not lead out of a plateau
+where the pole falls at once. The post proposes two remedies: noise that grows with every failure (--noise-growth), and
 several episodes per candidate, whose returns are added up (--episodes-per-update).
 
 Kevin Frans 2016, "Simple reinforcement learning methods to learn CartPole" (the post),

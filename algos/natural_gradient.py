@@ -8,15 +8,15 @@
     python algos/natural_gradient.py --env-id CartPole-v1
     python algos/natural_gradient.py --damping 1000
 
-The gradient is the direction of steepest ascent if a step's length is measured in the parameters; but the same change
-of the parameters can leave one policy unchanged and reverse another. For small steps d the KL divergence is
-d^T F d / 2 with the Fisher matrix F, and the steepest step of a given KL is along F^-1 g, the natural gradient. Here
+The gradient is the direction of steepest ascent if a step's length is the Euclidean norm of the change of the
+parameters; but the same change can leave one policy unchanged and reverse another. For small steps d the KL divergence
+is d^T F d / 2 with the Fisher matrix F, and the steepest step of a given KL is along F^-1 g, the natural gradient. Here
 the policy is linear and F small enough to be formed and inverted directly; trpo.py needs only its products with
 vectors.
 
 Amari 1998, "Natural gradient works efficiently in learning". Kakade 2001, "A natural policy gradient", equation 3.
 Rajeswaran et al. 2017, "Towards generalization and simplicity in continuous control" (arXiv 1703.02660): linear
-policies, and the step of constant KL of its equation 5.
+policies, and the normalized step of its equation 5, whose delta is twice --step-size.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
 equations 10 and 16.
 
@@ -196,7 +196,7 @@ def natural_step(policy: Policy, obs, actions, advantages, args: Args) -> dict:
     old = policy(obs)
     gradient = parameters_to_vector(grad((old.log_prob(actions) * advantages).mean(), parameters))
     fisher = fisher_matrix(policy, obs)
-    # damping: F alone is singular, since adding a number to all logits does not change a softmax
+    # damping: F alone may be singular, since a constant added to all logits does not change a softmax
     direction = torch.linalg.solve(fisher + args.damping * torch.eye(len(theta), device=obs.device), gradient)
     step = (2 * args.step_size / (direction @ fisher @ direction).clamp(min=1e-12)).sqrt() * direction
     with torch.no_grad():
@@ -251,13 +251,13 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
     steps, episodes = [], []
     for _ in range(num_steps):
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
-        final_obs, dones = next_obs.copy(), terminations | truncations
-        if dones.any():  # next_obs is a new episode's first
-            final_obs[dones] = np.stack(infos["final_obs"][dones])
+        reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        next_obs, dones = reset_obs.copy(), terminations | truncations
+        if dones.any():  # reset_obs is a new episode's first
+            next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
-        steps.append((obs, actions, rewards, final_obs, terminations, dones))
-        obs = next_obs
+        steps.append((obs, actions, rewards, next_obs, terminations, dones))
+        obs = reset_obs
     device = next(policy.parameters()).device
     batch = [torch.as_tensor(np.stack(x), dtype=torch.float32, device=device) for x in zip(*steps, strict=True)]
     return obs, batch, episodes
@@ -294,17 +294,17 @@ def train(args: Args) -> dict:
     critic = Critic(standardize, obs_dim).to(device)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-    next_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
+    current_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
 
     with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
             try:
-                next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+                current_obs, batch, episodes = rollout(envs, current_obs, policy, args.num_steps)
             except Exception as error:  # an environment may raise anything
                 raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
-            obs, actions, rewards, final_obs, terminations, dones = batch
+            obs, actions, rewards, next_obs, terminations, dones = batch
             with torch.no_grad():
-                values, next_values = critic(obs), critic(final_obs)
+                values, next_values = critic(obs), critic(next_obs)
             advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
             obs, actions, values, advantages = (x.flatten(0, 1) for x in (obs, actions, values, advantages))
             returns = values + advantages

@@ -15,8 +15,8 @@ layer's input, but no derivative, and so it can use the nonlinearity that backpr
 
 Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning": noisy units.
 OpenAI 2017, "Nonlinear computation in deep linear networks" (the post, openai.com): network, scaling, accuracies.
-The post perturbs weights and states neither population nor learning rate. The input of a layer is scaled up by 2^125
-before its product and down after it, so that only sums underflow.
+The post perturbs weights and states neither population nor learning rate. Activations are kept in units of 2^-125, so
+that only sums underflow, not the terms of the products.
 """
 
 import csv
@@ -83,8 +83,7 @@ class Args:
 
 def underflow(z: torch.Tensor) -> torch.Tensor:
     """z / 2^125 * 2^125 with denormals flushed to zero, as not every device does; in float64 nothing underflows."""
-    info = torch.finfo(z.dtype)
-    return F.hardshrink(z, SCALE * info.tiny * (1 - info.eps / 2))  # the next number below 1/2 for float32
+    return torch.where(z.abs() < SCALE * torch.finfo(z.dtype).tiny, 0.0, z)
 
 
 def initial_parameters(num_pixels: int = 784) -> list[torch.Tensor]:

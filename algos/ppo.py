@@ -8,9 +8,10 @@
     python algos/ppo.py --env-id Reacher --gamma 0.95
     python algos/ppo.py --env-id Hopper --total-timesteps 1000000
 
-The surrogate objective is valid only near the old policy. TRPO stays near by a bound on the KL divergence, which takes
-second derivatives and a line search; PPO clips the probability ratio instead: once an action has become more or less
-likely by 20 % in the direction of its advantage, it has no gradient any more. So Adam can make many steps per batch.
+The surrogate objective can be trusted only near the old policy. TRPO stays near by a bound on the KL divergence, which
+takes second derivatives and a line search; PPO clips the probability ratio instead: once an action has become more or
+less likely by 20 % in the direction of its advantage, it has no gradient any more. So Adam can make many steps per
+batch.
 
 Schulman et al. 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347): equation 7, algorithm 1.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
@@ -21,6 +22,7 @@ Differences from the paper
    (Pop-Art), and observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized over the batch, and the norm of the policy's gradient is clipped at 0.5.
+4. Learning rates are annealed to 0 (the paper: on Atari only). There is no entropy bonus.
 """
 
 import csv
@@ -250,13 +252,13 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
     steps, episodes = [], []
     for _ in range(num_steps):
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
-        final_obs, dones = next_obs.copy(), terminations | truncations
-        if dones.any():  # next_obs is a new episode's first
-            final_obs[dones] = np.stack(infos["final_obs"][dones])
+        reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        next_obs, dones = reset_obs.copy(), terminations | truncations
+        if dones.any():  # reset_obs is a new episode's first
+            next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
-        steps.append((obs, actions, rewards, final_obs, terminations, dones))
-        obs = next_obs
+        steps.append((obs, actions, rewards, next_obs, terminations, dones))
+        obs = reset_obs
     device = next(policy.parameters()).device
     batch = [torch.as_tensor(np.stack(x), dtype=torch.float32, device=device) for x in zip(*steps, strict=True)]
     return obs, batch, episodes
@@ -294,17 +296,17 @@ def train(args: Args) -> dict:
     policy_optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-    next_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
+    current_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
 
     with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
             try:
-                next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+                current_obs, batch, episodes = rollout(envs, current_obs, policy, args.num_steps)
             except Exception as error:  # an environment may raise anything
                 raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
-            obs, actions, rewards, final_obs, terminations, dones = batch
+            obs, actions, rewards, next_obs, terminations, dones = batch
             with torch.no_grad():
-                values, next_values = critic(obs), critic(final_obs)
+                values, next_values = critic(obs), critic(next_obs)
             advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
             obs, actions, values, advantages = (x.flatten(0, 1) for x in (obs, actions, values, advantages))
             returns = values + advantages

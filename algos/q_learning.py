@@ -8,8 +8,8 @@
     python algos/q_learning.py --start-e 1 --end-e 1 --total-episodes 30 --num-runs 100
 
 Each step moves Q(s, a) towards the reward plus the discounted value of the best next action, whichever action the
-behaviour policy takes there. So it learns the values of the greedy policy from the behaviour of any other that tries
-all actions; the second command learns the shortest path along the cliff from a random policy.
+behaviour policy takes there. So it learns the optimal values from any behaviour policy that keeps trying all actions:
+the second command learns the shortest path along the cliff from a random policy.
 
 --env-id doors is the two doors of the post: the first pays 1, the second 100 one time in ten. Without exploration
 (--start-e 0 --end-e 0) most runs stay with the first door.
@@ -88,7 +88,7 @@ def train(args: Args) -> dict:
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
 
     for k in tqdm(range(args.total_episodes), unit="episode", disable=None):
-        epsilon = args.start_e + (args.end_e - args.start_e) * k / args.total_episodes
+        epsilon = np.linspace(args.start_e, args.end_e, args.total_episodes)[k]
         runs, states = np.arange(args.num_runs), world.reset(args.num_runs, rng)
         while len(runs):  # those whose episode goes on
             actions = epsilon_greedy(q[runs, states], epsilon, rng)

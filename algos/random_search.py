@@ -9,7 +9,7 @@
     python algos/random_search.py --max-episode-steps 500
 
 Every episode has new weights, uniform within -1 and 1, and the sign of the weighted sum of the observations is the
-action. A failure teaches nothing, so the number of episodes until one lasts to the time limit is geometric.
+action. Episodes are independent, so the number until one lasts to the time limit is geometric.
 
 Kevin Frans 2016, "Simple reinforcement learning methods to learn CartPole" (the post),
 http://kvfrans.com/simple-algoritms-for-solving-cartpole/. It plays CartPole-v0, which is CartPole-v1 with 200 steps.

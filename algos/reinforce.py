@@ -9,12 +9,12 @@
     python algos/reinforce.py --credit return --baseline none
     python algos/reinforce.py --env-id InvertedPendulum-v5
 
-The gradient of the expected return is the expectation of return times score, the gradient of log pi(a|s). It needs no
-model of the environment and no differentiable reward. Two changes reduce the variance and leave the expectation as it
-is: an action is credited only with the rewards that follow it (--credit reward-to-go), and an estimate of the expected
-return, which does not depend on the action, is subtracted (--baseline).
+The policy gradient is the expectation of the return times the score, the gradient of log pi(a|s) summed over the
+episode. It needs no model of the environment and no differentiable reward. Two changes reduce the variance without
+changing the expectation: an action is credited only with the rewards that follow it (--credit reward-to-go), and an
+estimate of the expected return, which does not depend on the action, is subtracted (--baseline).
 
-Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 1.
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 2.
 Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, section 13.4: the value function as baseline.
 
 Differences from Williams
@@ -169,7 +169,7 @@ def rewards_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
 def mean_of_others(returns: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean return of the other environments whose episodes have not ended: [time, envs] twice -> [time, envs].
 
-    An environment's own return would bias the gradient by a factor of 1 - 1 / envs.
+    With its own return the gradient at t would be scaled by 1 - 1 / n, n episodes that have not ended.
     """
     returns = returns * mask
     return (returns.sum(1, keepdim=True) - returns) / (mask.sum(1, keepdim=True) - mask).clamp(min=1)
@@ -290,8 +290,7 @@ def train(args: Args) -> dict:
                 values = critic(obs)
             baselines = {"none": torch.zeros_like(returns), "mean": mean_of_others(returns, mask), "value": values}
             advantages = returns - baselines[args.baseline]
-            played = (obs, actions, returns, values, advantages)
-            obs, actions, returns, values, advantages = (x[mask.bool()] for x in played)
+            obs, actions, returns, advantages = (x[mask.bool()] for x in (obs, actions, returns, advantages))
             losses = policy_gradient_step(policy, policy_optimizer, obs, actions, advantages, args.num_envs)
             critic.fit(critic_optimizer, obs, returns, epochs=10)
             standardize.update(obs)

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["matplotlib", "numpy", "pydantic>=2.6", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
-"""REINFORCE as a classifier: choose a digit, and be told only a reward, a little higher if the choice was right.
+"""REINFORCE as a classifier: choose a digit, and be told only a reward, a little higher if the choice was correct.
 
     python algos/reinforce_mnist.py
     python algos/reinforce_mnist.py --reward-wrong 10 --baseline mean
@@ -13,7 +13,7 @@ step function of the weights, but the expected reward of a stochastic policy is 
 gradient without seeing the label. A constant added to all rewards does not change the optimum but the updates: with 10
 and 11 a wrong choice, too, becomes more likely. Subtracting a baseline removes the constant.
 
-Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 1.
 Differences from the lecture:
 1. An update is the mean over a batch of decisions.
 2. The baseline of a decision is the mean reward of the batch's other decisions: independent of its action.
@@ -67,7 +67,7 @@ class Args:
     learning_rate: PositiveFloat = 0.1
     """step size of plain gradient ascent"""
     reward_wrong: float = 0.0
-    """reward of a wrong decision; that of a right one is larger by 1"""
+    """reward of a wrong decision; that of a correct one is larger by 1"""
     baseline: Literal["none", "mean"] = "none"
     """what is subtracted from a reward: nothing, or the mean reward of the batch's other decisions"""
 
@@ -83,7 +83,7 @@ def policy_network(num_pixels: int) -> nn.Sequential:
 def policy_loss(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: str) -> torch.Tensor:
     """Minus the mean of (r - b) log pi(a | x), both [n], whose gradient is REINFORCE's.
 
-    In the logits it is (r - b) (softmax - onehot(a)) / n; with the label for a and 1 for r - b, the cross-entropy's.
+    Its gradient in the logits is (r - b) (softmax - onehot(a)) / n; with the label as a and r - b = 1, cross-entropy's.
     """
     if baseline == "mean":
         rewards = rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
@@ -136,7 +136,7 @@ def train(args: Args) -> dict:
     optimizer = torch.optim.SGD(policy.parameters(), lr=args.learning_rate)
     num_updates = math.ceil(args.total_timesteps / args.batch_size)
     run, start = Run(args, args.dataset), time.perf_counter()
-    rights, changes = [], []
+    corrects, changes = [], []
 
     for update in tqdm(range(1, num_updates + 1), unit="update", disable=None):
         idx = torch.randint(len(images), (args.batch_size,), device=device)
@@ -145,32 +145,32 @@ def train(args: Args) -> dict:
             raise FloatingPointError(f"logits are not finite at update {update}: lower --learning-rate")
         decisions = Categorical(logits=logits)
         actions = decisions.sample()
-        log_probs, right = decisions.log_prob(actions), actions == labels[idx]
-        loss = policy_loss(log_probs, args.reward_wrong + right.float(), args.baseline)
+        log_probs, correct = decisions.log_prob(actions), actions == labels[idx]
+        loss = policy_loss(log_probs, args.reward_wrong + correct.float(), args.baseline)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():  # what the update did to the actions it was made from
             after = policy(images[idx]).log_softmax(1).gather(1, actions.unsqueeze(1)).squeeze(1)
             changes.append(after - log_probs)
-        rights.append(right)
+        corrects.append(correct)
 
         if update % 100 == 0 or update == num_updates:
-            step, right, change = update * args.batch_size, torch.cat(rights), torch.cat(changes)
+            step, correct, change = update * args.batch_size, torch.cat(corrects), torch.cat(changes)
             row = {
                 "global_step": step,
-                "charts/right_more_likely": change[right].mean().item() if right.any() else None,
-                "charts/wrong_more_likely": change[~right].mean().item() if (~right).any() else None,
+                "charts/right_more_likely": change[correct].mean().item() if correct.any() else None,
+                "charts/wrong_more_likely": change[~correct].mean().item() if (~correct).any() else None,
                 "charts/SPS": step / (time.perf_counter() - start),
                 "eval/test_accuracy": (policy(test_images).argmax(1) == test_labels).float().mean().item(),
             }
             run.log(row)
-            rights, changes = [], []
+            corrects, changes = [], []
 
     torch.save({"policy": policy.state_dict()}, run.dir / "model.pt")
     save_curve(run, "eval/test_accuracy", xlabel="decisions, one image each")
     run.close("curve.png")
-    print(f"{row['eval/test_accuracy']:.1%} of the test images right after {step:,} decisions: {run.dir}")
+    print(f"test accuracy {row['eval/test_accuracy']:.1%} after {step:,} decisions: {run.dir}")
     return row
 
 

@@ -68,7 +68,7 @@ class Args:
     trace_lambda: Fraction = 0.8
     """decay of the traces"""
     trace: Literal["replacing", "clearing", "accumulating"] = "replacing"
-    """a visit sets the trace to 1; and those of the state's other actions to 0; adds 1"""
+    """a visit sets the trace to 1; clearing: those of the state's other actions to 0 as well; accumulating: adds 1"""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     """step size alpha"""
     learning_rate_power: Fraction = 0.0

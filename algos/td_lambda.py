@@ -14,13 +14,13 @@ lambda-return averages over all n, with weights that fall as the powers of lambd
 (forward view). TD(lambda) needs no future: an eligibility trace propagates each TD error to the earlier states
 (backward view). True online TD(lambda) makes both views agree exactly at every step.
 
-The book's random walks, played once and learned from with all step sizes at once, an array [step sizes, states] for
-each of many independent runs. A table this small gains nothing from a GPU.
+The environments are the book's random walks. Every episode is learned from with all step sizes at once: values are an
+array [step sizes, states] for each of many independent runs. A table this small gains nothing from a GPU.
 
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: chapters 6, 7, 12; examples 6.2, 6.3 and 7.1.
 van Seijen et al. 2016, "True online temporal-difference learning".
 Differences: 1. the lambda-return bootstraps from the values that each update finds, so that lambda 0 is TD(0).
-2. batch updating solves for what sweeps over all episodes converge to: LSTD(lambda); lambda 1 is the mean return.
+2. batch updating solves for what sweeps over all episodes converge to: LSTD(lambda) (Boyan 2002).
 """
 
 import csv

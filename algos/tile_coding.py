@@ -76,7 +76,7 @@ class Args:
     trace_lambda: Fraction = 0.9
     """decay of the traces"""
     trace: Literal["replacing", "clearing", "accumulating"] = "replacing"
-    """a visit sets traces to 1; and those of the other actions to 0; adds 1"""
+    """a visit sets the traces of its tiles to 1; clearing: other actions' to 0 as well; accumulating: it adds 1"""
 
 
 # --- the features ----------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class TileCoder:
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Indices of the active tiles [tilings]: obs [dims]."""
         position = np.clip((obs - self.low) * self.scale, 0, self.num_tiles)  # in tiles
-        tiles = np.minimum(position + self.offsets, self.num_tiles).astype(int)  # [tilings, dims]
+        tiles = (position + self.offsets).astype(int)  # [tilings, dims], at most num_tiles
         return self.first + tiles @ self.strides
 
 
@@ -128,11 +128,11 @@ def play(env: gym.Env, tiles: TileCoder, weights: np.ndarray, learning_rate: flo
         if not math.isfinite(delta):
             raise FloatingPointError("a reward or value is not finite: lower --learning-rate, or mend the environment")
 
+        if args.trace == "clearing":
+            trace[active] = 0
         if args.trace == "accumulating":
             trace[active, action] += 1
         else:
-            if args.trace == "clearing":
-                trace[active] = 0
             trace[active, action] = 1
         weights += learning_rate / args.num_tilings * delta * trace
         trace *= args.gamma * args.trace_lambda

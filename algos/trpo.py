@@ -8,10 +8,10 @@
     python algos/trpo.py --env-id Reacher --gamma 0.95
     python algos/trpo.py --env-id Hopper --total-timesteps 1000000
 
-The surrogate objective is a first-order model of the expected return, valid near the old policy; near means a small KL
-divergence. TRPO maximizes the surrogate under a bound on the mean KL. Conjugate gradient with Fisher-vector products
-gives the natural gradient, the quadratic model of the KL the length of the step, and a backtracking line search checks
-both on the sampled states.
+The surrogate objective agrees with the expected return to first order at the old policy, so it can be trusted only near
+it, in KL divergence. TRPO maximizes the surrogate under a bound on the mean KL. Conjugate gradient with Fisher-vector
+products gives the natural gradient, the quadratic model of the KL the length of the step, and a backtracking line
+search checks both on the sampled states.
 
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
@@ -20,8 +20,10 @@ equations 10 and 16.
 Differences from the papers
 1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
-3. The KL bound shrinks when the standard deviation of the advantages is below --advantage-floor: once a task is solved
-   they are mostly the critic's error, and standardized they would still cause steps of full length.
+3. The KL bound shrinks when the standard deviation of the advantages is below --advantage-floor times that of the
+   returns: once a task is solved they are mostly the critic's error, and standardized they would still cause steps of
+   full length. A step's length, whose square is the KL, shrinks in proportion.
+4. With --no-shrink-std the standard deviations that observations and returns are divided by never decrease.
 """
 
 import csv
@@ -226,9 +228,9 @@ def trpo_step(policy: Policy, obs, actions, advantages, max_kl: torch.Tensor, ar
     def fisher_vector_product(v: torch.Tensor) -> torch.Tensor:
         return parameters_to_vector(grad(kl_gradient @ v, parameters, retain_graph=True)) + args.cg_damping * v
 
-    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # F^-1 g, approximately
+    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # (F + damping I)^-1 g, nearly
     curvature = (direction @ fisher_vector_product(direction)).clamp(min=1e-12)
-    full_step = (2 * max_kl / curvature).sqrt() * direction  # appendix C: d^T F d / 2 = max_kl
+    full_step = (2 * max_kl / curvature).sqrt() * direction  # appendix C: d^T (F + damping I) d / 2 = max_kl
 
     with torch.no_grad():
         for fraction in 0.9 ** np.arange(20):  # the full step's true KL often exceeds the bound slightly
@@ -288,13 +290,13 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
     steps, episodes = [], []
     for _ in range(num_steps):
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions)
-        final_obs, dones = next_obs.copy(), terminations | truncations
-        if dones.any():  # next_obs is a new episode's first
-            final_obs[dones] = np.stack(infos["final_obs"][dones])
+        reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
+        next_obs, dones = reset_obs.copy(), terminations | truncations
+        if dones.any():  # reset_obs is a new episode's first
+            next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
-        steps.append((obs, actions, rewards, final_obs, terminations, dones))
-        obs = next_obs
+        steps.append((obs, actions, rewards, next_obs, terminations, dones))
+        obs = reset_obs
     device = next(policy.parameters()).device
     batch = [torch.as_tensor(np.stack(x), dtype=torch.float32, device=device) for x in zip(*steps, strict=True)]
     return obs, batch, episodes
@@ -331,17 +333,17 @@ def train(args: Args) -> dict:
     critic = Critic(standardize, obs_dim).to(device)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)
     run, start, global_step = Run(args, args.env_id), time.perf_counter(), 0
-    next_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
+    current_obs, _ = envs.reset(seed=rng.integers(2**31, size=args.num_envs).tolist())
 
     with tqdm(total=args.total_timesteps, unit="step", disable=None) as bar:
         while global_step < args.total_timesteps:
             try:
-                next_obs, batch, episodes = rollout(envs, next_obs, policy, args.num_steps)
+                current_obs, batch, episodes = rollout(envs, current_obs, policy, args.num_steps)
             except Exception as error:  # an environment may raise anything
                 raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
-            obs, actions, rewards, final_obs, terminations, dones = batch
+            obs, actions, rewards, next_obs, terminations, dones = batch
             with torch.no_grad():
-                values, next_values = critic(obs), critic(final_obs)
+                values, next_values = critic(obs), critic(next_obs)
             advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
             obs, actions, values, advantages = (x.flatten(0, 1) for x in (obs, actions, values, advantages))
             returns = values + advantages

@@ -16,7 +16,7 @@ mean return. --value linear is ridge regression of Monte-Carlo returns on o, o^2
 Frans 2016 (kvfrans.com), "Speeding up TRPO through parallelization and parameter adaptation" (the post).
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function.
+equations 10 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function, which has a cubic term there.
 
 Differences from the post: every environment makes the same number of steps in a batch and continues in the next one,
 and the old policy is restored when no step passes the line search. Difference from trpo.py: the Fisher matrix is
@@ -245,9 +245,9 @@ def trpo_step(policy: Policy, obs, actions, advantages, max_kl: torch.Tensor, ar
     def fisher_vector_product(v: torch.Tensor) -> torch.Tensor:
         return parameters_to_vector(grad(kl_gradient @ v, parameters, retain_graph=True)) + args.cg_damping * v
 
-    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # F^-1 g, approximately
+    direction = conjugate_gradient(fisher_vector_product, gradient, args.cg_iterations)  # (F + damping I)^-1 g, nearly
     curvature = (direction @ fisher_vector_product(direction)).clamp(min=1e-12)
-    full_step = (2 * max_kl / curvature).sqrt() * direction  # appendix C: d^T F d / 2 = max_kl
+    full_step = (2 * max_kl / curvature).sqrt() * direction  # appendix C: d^T (F + damping I) d / 2 = max_kl
 
     with torch.no_grad():
         for fraction in 0.9 ** np.arange(20):  # the full step's true KL often exceeds the bound slightly
@@ -267,7 +267,7 @@ def trpo_step(policy: Policy, obs, actions, advantages, max_kl: torch.Tensor, ar
 
 
 def adapt(before: float, now: float, steps: int, max_kl: float, args: Args) -> tuple[int, float]:
-    """The post's rule: after progress smaller batches and larger steps, otherwise the opposite.
+    """The rule of the post's code: where returns improve, smaller batches and a larger KL bound, else the reverse.
 
     before, now: mean return of the last two windows of 10 updates. Returns the new steps per update and KL bound.
     """
@@ -451,7 +451,7 @@ def train(args: Args) -> dict:
             rollout_time = time.perf_counter() - update_start
             arrays = zip(*(batch for batch, _ in results), strict=True)
             batch = [torch.as_tensor(np.concatenate(x, axis=1), device=device) for x in arrays]
-            obs, actions, rewards, final_obs, terminations, dones, times = batch
+            obs, actions, rewards, next_obs, terminations, dones, times = batch
             episodes = [episode for _, ended in results for episode in ended]
             episodes.sort(key=lambda episode: episode[0])  # by step, then by environment
 
@@ -461,7 +461,7 @@ def train(args: Args) -> dict:
                     values = critic(obs, times)
                     advantages = gae(rewards, zero, zero, dones, dones, args.gamma, 1.0) - values
                 else:
-                    values, next_values, valid = critic(obs), critic(final_obs), torch.ones_like(dones) > 0
+                    values, next_values, valid = critic(obs), critic(next_obs), torch.ones_like(dones) > 0
                     advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
             obs, actions, values, advantages, times = (x[valid] for x in (obs, actions, values, advantages, times))
             returns = values + advantages

@@ -86,11 +86,11 @@ class Args:
 # --- lines and hints -------------------------------------------------------------------------
 
 NUM_HOLES, HOLE, BLUR = 30, 50 / 256, 100 / 256  # squares to white out; their side and the blur's as shares of ours
-LEFT = 0.39  # share of an image that the squares leave on average
+VISIBLE = 0.39  # share of an image that the squares leave on average
 
 
 def find_lines(x: torch.Tensor) -> torch.Tensor:
-    """Line art [n, 1, s, s] of x [n, 3, s, s]: -1 where a pixel is darker than the mean around it, else 1."""
+    """Line art [n, 1, s, s] of x [n, 3, s, s]: -1 where a pixel is 2 levels darker than the mean around it."""
     block = max(3, x.shape[-1] * 9 // 256 | 1)  # 9 at 256 pixels; must be odd
     grey = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
     mean = F.avg_pool2d(F.pad(grey, [block // 2] * 4, mode="replicate"), block, stride=1)
@@ -117,7 +117,7 @@ def hint_in_use(x: torch.Tensor, hint: str) -> torch.Tensor:
     """The hint from what a person painted, x [n, 3, s, s] in [-1, 1]: no squares, but as pale as they make it."""
     if hint == "none":
         return torch.ones_like(x)
-    return blur(LEFT * x + (1 - LEFT) if hint == "holes" else x)
+    return blur(VISIBLE * x + (1 - VISIBLE) if hint == "holes" else x)
 
 
 # --- the networks ----------------------------------------------------------------------------

@@ -35,11 +35,11 @@ class Args:
 
 # --- as in gen/colorizer.py ------------------------------------------------------------------
 
-BLUR, LEFT = 100 / 256, 0.39  # the blur's side; share of an image that whited-out squares leave on average
+BLUR, VISIBLE = 100 / 256, 0.39  # the blur's side; share of an image that whited-out squares leave on average
 
 
 def find_lines(x: torch.Tensor) -> torch.Tensor:
-    """Line art [n, 1, s, s] of x [n, 3, s, s]: -1 where a pixel is darker than the mean around it, else 1."""
+    """Line art [n, 1, s, s] of x [n, 3, s, s]: -1 where a pixel is 2 levels darker than the mean around it."""
     block = max(3, x.shape[-1] * 9 // 256 | 1)  # 9 at 256 pixels; must be odd
     grey = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
     mean = F.avg_pool2d(F.pad(grey, [block // 2] * 4, mode="replicate"), block, stride=1)
@@ -57,7 +57,7 @@ def hint_in_use(x: torch.Tensor, hint: str) -> torch.Tensor:
     """The hint from what a person painted, x [n, 3, s, s] in [-1, 1]: no squares, but as pale as they make it."""
     if hint == "none":
         return torch.ones_like(x)
-    return blur(LEFT * x + (1 - LEFT) if hint == "holes" else x)
+    return blur(VISIBLE * x + (1 - VISIBLE) if hint == "holes" else x)
 
 
 def normalize(channels: int) -> nn.GroupNorm:

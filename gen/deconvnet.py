@@ -7,8 +7,8 @@
     python gen/deconvnet.py
     python gen/deconvnet.py --dataset cifar10 --epochs 5 --batch-size 100
 
-A classifier of two convolutions, each with ReLU and 2x2 max pooling, is trained first. Then all features but one are
-set to zero and passed backwards: unpooled, rectified, and through the same filters transposed. What arrives are the
+A classifier of two convolutions, each with ReLU and 2x2 max pooling, is trained first. Then all feature maps but one
+are set to zero and passed backwards: unpooled, rectified, and through the same filters transposed. What arrives are the
 pixels that the feature responded to. Biases are not undone.
 
 Pooling forgets which of four values was the maximum. Zeiler & Fergus record these switches and put the value back in
@@ -19,7 +19,8 @@ Zeiler & Fergus 2013, "Visualizing and understanding convolutional networks" (ar
 Frans 2016, the post on visualizing features (kvfrans.com): the network, and what eval/* measures of its observations: a
 layer's features should be little correlated, and the image is easy to see in the first layer's features, hard in the
 second's (eval/likeness: mean |r| between the projection of a feature and the image).
-Differences from the post: the learning rate falls linearly from 1e-3 to 0 (post: 1e-4), unseen images are scored.
+Differences: a whole feature map is projected (paper: its largest activation); the learning rate falls linearly from
+1e-3 to 0 (post: 1e-4); unseen images are scored.
 """
 
 import csv

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["numpy", "pillow", "pydantic>=2.6", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
+# dependencies = ["pillow", "pydantic>=2.6", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
 """DRAW: a variational autoencoder with recurrent encoder and decoder that draws an image in T steps.
 
@@ -31,7 +31,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
@@ -104,7 +103,7 @@ def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> tuple[t
 def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Linear:
     """The five parameters of a grid as a linear function of the decoder's state (21). At first the filters lie in the
     middle of the image, half as wide as their stride, so that they overlap. With a bias of 0 they would be a pixel wide
-    and as far apart as the image allows: most pixels would be neither read nor written."""
+    and as far apart as the image allows: most pixels would be neither read nor written. Two are a little closer."""
     layer, spread = nn.Linear(hidden, 5), 0.5 if num_filters == 2 else 0.75
     stride = spread * (size - 1) / (num_filters - 1)
     gamma = stride**-2 if writes else 1.0  # what is written is spread over stride^2 pixels
@@ -146,7 +145,7 @@ class DRAW(nn.Module):
                     reads.append(means)
                 h_enc, cell_enc = self.encoder(torch.cat([glimpse.flatten(1), h_dec], 1), (h_enc, cell_enc))  # (5)
                 mu, log_sigma = self.posterior(h_enc).chunk(2, 1)  # (1) (2)
-                kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
+                kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (11), the term of step t
                 z = mu + log_sigma.exp() * z  # (6)
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
             stroke = self.stroke(h_dec)  # (28)
@@ -159,7 +158,7 @@ class DRAW(nn.Module):
         return canvases, kl, reads, writes
 
     def losses(self, x: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy (9) and KL divergence (11) in nats, summed over pixels, latents and steps: [2, n]."""
+        """Cross-entropy (9) and KL divergence (10) in nats, summed over pixels, latents and steps: [2, n]."""
         canvases, kl, _, _ = self(len(x), x)
         recon = F.binary_cross_entropy_with_logits(canvases[-1], x, reduction="none").flatten(1).sum(1)
         return torch.stack([recon, torch.stack(kl).sum(0)])
@@ -185,8 +184,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
             if not path.exists():
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
-            pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
-            splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28) / 255)
+            content = bytearray(gzip.decompress(path.read_bytes()))
+            splits.append(torch.frombuffer(content, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28) / 255)
         except Exception as error:  # no network, or a damaged file
             raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
     return splits

@@ -9,8 +9,8 @@
 
 It differs from draw.py in this: images have three channels, which the same filters read and write, and a colour is a
 Gaussian around the sigmoid of the canvas, so that -log p(x|z) is the squared error over 2 sigma^2 plus a constant that
-the loss omits. --noise-std is sigma, the balance with the KL divergence. The post's loss sums the squared error over a
-batch of 64 but averages the KL divergence: that is sigma = 1/8, and not the "one-to-one" of its text, sigma = 1.
+the loss omits. --noise-std is sigma, the balance with the KL divergence. The post's loss sums half the squared error
+over a batch of 64 but averages the KL divergence: sigma = 1/8. The "one-to-one" of its text would be sigma = 1.
 
 Frans 2016, the post on DRAW in colour (https://kvfrans.com/colorizing-the-draw-model/): these settings (T = 10, 10
 latents, 5 x 5 filters, batches of 64) and its proposals for sharper images: longer training, a larger code, more steps.
@@ -132,7 +132,7 @@ class DRAW(nn.Module):
                 reads.append(means)
                 h_enc, cell_enc = self.encoder(torch.cat([glimpse.flatten(1), h_dec], 1), (h_enc, cell_enc))  # (5)
                 mu, log_sigma = self.posterior(h_enc).chunk(2, 1)  # (1) (2)
-                kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (10)
+                kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (11), the term of step t
                 z = mu + log_sigma.exp() * z  # (6)
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
             F_x, F_y, gamma, means = filterbank(self.write_attention(h_dec), self.size)
@@ -142,7 +142,7 @@ class DRAW(nn.Module):
         return canvases, kl, reads, writes
 
     def losses(self, x: torch.Tensor) -> torch.Tensor:
-        """Squared error over 2 sigma^2, and KL divergence (11), summed over pixels, latents and steps: [2, n]."""
+        """Squared error over 2 sigma^2, and KL divergence (10), summed over pixels, latents and steps: [2, n]."""
         canvases, kl, _, _ = self(len(x), x)
         squared_error = ((x - canvases[-1].sigmoid()) ** 2).flatten(1).sum(1)
         return torch.stack([squared_error / (2 * self.args.noise_std**2), torch.stack(kl).sum(0)])

@@ -10,10 +10,11 @@
 A coupling keeps one coordinate, and a small network of it scales and shifts the other; the coordinates take turns. The
 sources are mixtures of isotropic Gaussians along a curve. The mean of log q(x) - log p(x) over test points of q, the
 source, estimates KL(q || p), p the flow's density: 0 only if both are the same. A flow is a homeomorphism and cannot
-change topology: thin filaments connect the modes of separate Gaussians, and rings keep a cut.
+change topology: thin filaments connect the modes of separate Gaussians, and the rings stay cut open.
 
 Dinh, Sohl-Dickstein & Bengio 2016, "Density estimation using Real NVP" (arXiv 1605.08803), equations 7 and 8.
-Differences: SiLU in place of ReLU networks, whose densities have folds; the learning rate decreases linearly to 0.
+Differences: SiLU in place of ReLU, whose densities have kinks; gradients are clipped; the learning rate decreases
+linearly to 0.
 """
 
 import csv
@@ -107,7 +108,7 @@ class Flow(nn.Module):
 
 
 def circle(turns: torch.Tensor) -> torch.Tensor:
-    """Points [k, 2] of the unit circle: turns [k]."""
+    """Points [k, 2] of the unit circle at these angles [k], in turns."""
     return torch.stack([torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)], dim=1)
 
 

@@ -10,14 +10,16 @@
 
 The generator G maps noise z to an image, the discriminator D an image to the probability that it is a training image. D
 minimizes -log D(x) - log(1 - D(G(z))) and G minimizes -log D(G(z)), the non-saturating loss: its gradient is largest
-while D rejects the image. Nothing keeps G from mapping all z to one image (mode collapse): eval/diversity, the distance
-between generated images divided by that between training images, shows it. samples.png has a row for each row of
-metrics.csv, of images from the same noise.
+while D rejects the image. Nothing keeps G from mapping all z to one image (mode collapse): eval/diversity, the mean
+distance of a generated image to the nearest other one divided by that of training images, shows it. samples.png has a
+row for each row of metrics.csv, of images from the same noise.
 
 Goodfellow et al. 2014, "Generative adversarial nets" (arXiv 1406.2661): algorithm 1.
-Radford, Metz & Chintala 2016, "DCGAN" (arXiv 1511.06434): networks, initialization, Adam's beta1.
+Radford, Metz & Chintala 2016, "Unsupervised representation learning with deep convolutional GANs" (DCGAN,
+arXiv 1511.06434): networks, initialization, Adam's beta1.
 Kevin Frans 2016, "Generative adversarial networks explained" (https://kvfrans.com/generative-adversial-networks-explained/)
-Difference: fewer and narrower layers by default; DCGAN's own are --image-size 64 --width 64.
+Differences: (1) Narrower by default; --image-size 64 --width 128 has the feature maps of DCGAN's figure 1. (2) Kernels
+of 4 (DCGAN: 5). (3) G is updated with the noise that D was.
 """
 
 import csv

@@ -9,8 +9,8 @@
     torchrun --nproc-per-node 2 gen/pixelcnn.py --dataset cifar10 --levels 256 --channels 192 --layers 12
 
 log P(x) = sum_i log P(x_i | x_1 ... x_(i-1)), pixel by pixel in raster order and, within a pixel, red, green, blue. One
-network gives all factors in a single pass: the vertical stack sees the rows above, the horizontal stack what is left of
-the pixel and the vertical stack's features. Each factor is a softmax over the pixel's levels. So the likelihood is
+network gives all factors in a single pass: the vertical stack sees the rows above, the horizontal stack the pixels
+to the left and the vertical stack's features. Each factor is a softmax over the pixel's levels. So the likelihood is
 exact, and sampling takes one pass for every pixel and colour. samples.png: test images, completions, samples.
 
 van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks" (arXiv 1601.06759): masks A and B.
@@ -111,7 +111,7 @@ class RowConv(nn.Conv2d):
 
 
 class GatedLayer(nn.Module):
-    """Vertical and horizontal stack (figure 2). Row i of v depends on the rows before i, h also on what is left."""
+    """Vertical and horizontal stack (figure 2). A row of v depends on the rows above, h also on pixels to the left."""
 
     def __init__(self, kind: Literal["A", "B"], c_in: torch.Tensor, c_out: torch.Tensor, kernel_size: int):
         super().__init__()

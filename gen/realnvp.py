@@ -17,8 +17,9 @@ Likelihoods are -log2 p(x) / d of dequantized images, in bits per dimension: a b
 Dinh, Sohl-Dickstein & Bengio 2016, "Density estimation using Real NVP" (arXiv 1605.08803): equation 9 (coupling),
 sections 3.4 to 3.7 (masks, scales, batch normalization), 4.1 (logit, residual networks, one squeeze for 32x32 images).
 Differences: 1. The logit is taken of .05 + .9 x: the paper's .05 + .95 x reaches 1. 2. Batch normalization is in the
-couplings' networks, not between couplings, and trains with the batch's statistics instead of running averages. 3. The
-learning rate decreases linearly to 0, gradients are clipped, weights do not decay. 4. Batches: with replacement.
+couplings' networks alone (the paper: between couplings as well) and trains with the batch's statistics (the paper:
+running averages). 3. The learning rate decreases linearly to 0, gradients are clipped, weights do not decay. 4. Batches
+are drawn with replacement.
 With torchrun, processes on CPUs normalize their shares of a batch separately, those on GPUs together (SyncBatchNorm).
 """
 
@@ -88,7 +89,7 @@ class Args:
 
 # --- the model -------------------------------------------------------------------------------
 
-ALPHA = 0.05  # keeps the logit away from 0 and 1
+ALPHA = 0.05  # keeps the argument of the logit away from 0 and 1
 
 
 def conv(c_in: int, c_out: int, size: int) -> nn.Module:

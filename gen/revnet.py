@@ -13,8 +13,8 @@ channels are split into two halves, each changed by a function of the other:
     y1 = x1 + F(x2)        x2 = y2 - G(y1)
     y2 = x2 + G(y1)        x1 = y1 - F(x2)
 
-The right side inverts the left one for any F and G. So any number of blocks in a row stores its last output only, for
-the price of one more forward pass; of a block that halves the image, which is not reversible, the input is stored.
+The right side inverts the left one for any F and G. So a row of blocks stores its last output only, for the price
+of one more forward pass. A block that halves the image is not reversible: its input is stored.
 inversion.png shows the first stage's input and what is recomputed, eval/inversion_error the largest error anywhere.
 
 Gomez, Ren, Urtasun & Grosse 2017, "The reversible residual network: backpropagation without storing activations"
@@ -99,7 +99,7 @@ def residual(c_in: int, c_out: int, stride: int) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Two halves [n, c_in, h, w] -> [n, c_out, h / stride, w / stride]; reversible if these are the same."""
+    """Two halves [n, c_in, h, w] -> [n, c_out, h / stride, w / stride]; reversible if both have the same shape."""
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()

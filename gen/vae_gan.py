@@ -14,8 +14,8 @@ reconstructions and from samples; the decoder is also the generator of that game
 of neighbouring pixels divided by that of real images, shows what is gained, eval/squared_error what it costs.
 
 Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric" (arXiv 1512.09300): algorithm 1. All
-three losses are computed with the same parameters, and only then all three networks are updated: the encoder by
-L_prior + L_llike, the decoder by gamma L_llike - L_GAN, the discriminator by L_GAN.
+three losses are computed with the same parameters, and only then all three networks are updated. The encoder minimizes
+L_prior + L_llike, the decoder gamma L_llike - L_GAN, the discriminator L_GAN, here its cross-entropy.
 Differences: (1) DCGAN's networks for 28 and 32 pixels, and Adam. (2) The decoder maximizes log D, which does not
 saturate. (3) A feature has the standard deviation --noise-std given the code, where the paper has 1: the more features,
 the less the KL term weighs. 3 is for digits; CIFAR-10 needs 0.5, or the posterior nearly collapses.
@@ -136,9 +136,9 @@ def losses(networks: nn.ModuleList, x: torch.Tensor, noise_std: float) -> dict[s
     (features, on_real), (recon_features, on_recon), (_, on_fake) = map(discriminator, (x, recon, fake))
     return {
         "kl": 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean(),  # L_prior
-        "errors": 0.5 * ((features.detach() - recon_features) / noise_std).square().sum(1).mean(),  # L_llike
-        "discriminator": (F.softplus(-on_real) + F.softplus(on_recon) + F.softplus(on_fake)).mean(),  # -L_GAN
-        "deception": (F.softplus(-on_recon) + F.softplus(-on_fake)).mean(),
+        "errors": 0.5 * ((features - recon_features) / noise_std).square().sum(1).mean(),  # L_llike
+        "discriminator": (F.softplus(-on_real) + F.softplus(on_recon) + F.softplus(on_fake)).mean(),  # L_GAN
+        "deception": (F.softplus(-on_recon) + F.softplus(-on_fake)).mean(),  # in place of -L_GAN, difference 2
     }
 
 

@@ -36,7 +36,7 @@ def run_dir(tmp_path):
 @pytest.mark.parametrize("name", ["Generator", "normalize", "find_lines", "blur", "hint_in_use"])
 def test_what_is_copied_from_training_is_the_same_word_for_word(name):
     assert inspect.getsource(getattr(demo, name)) == inspect.getsource(getattr(colorizer, name))
-    assert (demo.BLUR, demo.LEFT) == (colorizer.BLUR, colorizer.LEFT)
+    assert (demo.BLUR, demo.VISIBLE) == (colorizer.BLUR, colorizer.VISIBLE)
 
 
 def test_trainings_weights_paint_the_same_image_here(run_dir):

@@ -67,7 +67,7 @@ def test_td_errors_bootstrap_unless_the_episode_terminated():
     for i in range(5):
         best = max(target_network(next_obs[i]).tolist())
         target = i + (0 if terminations[i] else 0.9 * best)
-        assert errors[i].item() == pytest.approx(network(obs[i])[actions[i]].item() - target, abs=1e-5)
+        assert errors[i].item() == pytest.approx(target - network(obs[i])[actions[i]].item(), abs=1e-5)
     assert torch.allclose(q, network(obs)) and not q.requires_grad
     errors.square().mean().backward()
     assert all(parameter.grad is None for parameter in target_network.parameters())
@@ -81,7 +81,7 @@ def test_the_gradient_on_one_network_is_the_semi_gradient():
     errors, _ = td_errors(network, network, batch, 0.9)
     bias = network[-1].bias
     (gradient,) = torch.autograd.grad(errors.square().mean(), bias)
-    assert torch.allclose(gradient, 2 * errors.detach() * torch.tensor([0.0, 1.0]))  # dQ(s, a) / db is one-hot
+    assert torch.allclose(gradient, -2 * errors.detach() * torch.tensor([0.0, 1.0]))  # dQ(s, a) / db is one-hot
 
 
 def test_the_action_values_of_the_corridor_are_exact_although_most_episodes_are_truncated(tmp_path):

@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 import pytest
-import torch
 
 from algos.dyna_q import CELLS, MAZE, MOVES, START, Args, evaluate, greedy, move, play_episode, train, update
 
@@ -133,9 +132,9 @@ def test_fewer_than_20_steps_from_the_episode_of_figure_8_2(n, runs, first, last
     below = next(episode for episode, length in enumerate(lengths, 1) if length < 20)
     assert first <= below <= last
     assert 14 <= row["eval/episodic_length"] < 20
-    q = torch.load(tmp_path / "run/model.pt", weights_only=True)["q"]
+    q = np.load(tmp_path / "run/model.npz")["q"]
     assert q.shape == (runs, 47, 4) and 0 < q.max() <= 1
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.pt"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.npz"}
 
 
 def test_rows_hold_mean_and_standard_error_over_runs_and_the_seed_decides_them(tmp_path, monkeypatch):

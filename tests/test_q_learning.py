@@ -63,8 +63,8 @@ def test_the_update_is_that_of_a_plain_loop(tmp_path, monkeypatch):
 def test_epsilon_goes_linearly_from_the_first_episode_to_the_last(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(algos.q_learning, "epsilon_greedy", lambda q, e, rng: seen.append(e) or np.zeros(len(q), int))
-    train(Args(run_dir=tmp_path / "run", env_id="doors", num_runs=1, total_episodes=4, start_e=0.8, end_e=0.4))
-    assert np.ravel(seen[:4]) == pytest.approx([0.8, 0.7, 0.6, 0.5]) and np.ravel(seen[4:]) == pytest.approx(0)
+    train(Args(run_dir=tmp_path / "run", env_id="doors", num_runs=1, total_episodes=4, start_e=0.8, end_e=0.2))
+    assert np.ravel(seen[:4]) == pytest.approx([0.8, 0.6, 0.4, 0.2]) and np.ravel(seen[4:]) == pytest.approx(0)
 
 
 def test_what_follows_a_termination_does_not_matter(tmp_path, monkeypatch):
