@@ -129,6 +129,7 @@ def test_the_number_of_sweeps(tmp_path):
     assert sweeps(evaluation_sweeps=0, theta=1e-4) == 173
     assert sweeps(evaluation_sweeps=0, theta=1e-4, in_place=True) == 114
     assert sweeps() == 3  # value iteration: three steps from the farthest corner
+    assert sweeps(env_id="CliffWalking-v1", evaluation_sweeps=2) == 17  # an improvement after every second sweep
     row, v, _ = run(tmp_path, evaluation_sweeps=0, total_sweeps=3)
     assert row["global_step"] == 3 and v[:4] == pytest.approx([0, -2.4375, -2.9375, -3])  # Figure 4.1, k = 3
 
