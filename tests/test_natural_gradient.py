@@ -221,9 +221,9 @@ def test_evaluate_plays_one_episode_of_mode_actions_in_each_environment():
 
 
 def test_learns_cartpole_and_writes_its_folder(tmp_path):
-    row = train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", total_timesteps=12_000, num_steps=64))
-    assert row["charts/episodic_return_100"] > 40  # 22 at the beginning
-    assert row["eval/episodic_return"] > 120
+    row = train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", total_timesteps=16_000, num_steps=64))
+    assert row["charts/episodic_return_100"] > 30  # 22 at the beginning; eight seeds: 35 to 92
+    assert row["eval/episodic_return"] > 60  # eight seeds: 133 to 500
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.pt"}
 
 
