@@ -183,7 +183,8 @@ def test_episode_statistics_and_evaluation_count_every_reward_once(tmp_path):
 
 def test_it_learns_cartpole_and_writes_its_folder(tmp_path):
     flags = {"total_timesteps": 12_000, "learning_starts": 1_000, "learning_rate": 1e-3, "exploration_fraction": 0.3}
-    assert train(Args(**flags, target_frequency=200, run_dir=tmp_path / "run"))["eval/episodic_return"] > 100  # eight seeds: 161 to 306
+    row = train(Args(**flags, target_frequency=200, run_dir=tmp_path / "run"))
+    assert row["eval/episodic_return"] > 100  # eight seeds: 161 to 306
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "model.pt", "curve.png"}
 
 

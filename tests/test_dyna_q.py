@@ -139,15 +139,17 @@ def test_fewer_than_20_steps_from_the_episode_of_figure_8_2(n, runs, first, last
 
 def test_rows_hold_mean_and_standard_error_over_runs_and_the_seed_decides_them(tmp_path, monkeypatch):
     flags = {"num_runs": 4, "total_episodes": 3, "planning_steps": 2}
-    lengths, play = [], play_episode
+    lengths, play, models = [], play_episode, {}
 
     def recorded(*args):
         lengths.append(play(*args))
+        models[id(args[1])] = args[1]
         return lengths[-1]
 
     monkeypatch.setattr("algos.dyna_q.play_episode", recorded)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, seed=seed, **flags))
+    assert len(models) == 3 * 4, "every run has a model of its own"
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
     for episode, row in enumerate(rows(tmp_path / "a")):
         runs = lengths[4 * episode : 4 * episode + 4]
