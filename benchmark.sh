@@ -78,7 +78,6 @@ trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps-margin  | 1-2 | 1 | python a
 trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl-margin     | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt kl $margin
 trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt both $margin
 trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.001 --value linear
-trpo-post-{reacher,swimmer,halfcheetah}-linear-both         | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt both --value linear
 # the first 150,000 steps of two of them, to compare versions of the code
 trpo-again-reacher-{steps1000,adapt-both} | 1 | 1 | python algos/trpo_parallel.py $again {--num-steps 100 --max-kl 0.001,$adapt both}
 # the post's open question

@@ -28,7 +28,6 @@ SETTINGS = {
     "adapt-kl-margin": "adapt KL, 5 % margin",
     "adapt-both-margin": "adapt both, 5 % margin",
     "linear": "20,000 steps, KL .001, linear value function",
-    "linear-both": "adapt both, linear value function",
 }
 FIXED = ["steps1000", "steps20000", "kl010"]  # the best of each environment, and the post's
 GROUPS = {
