@@ -88,6 +88,7 @@ trpo-speed-reacher      | 1-3 | all | $processes 2 $reacher --total-timesteps 30
 sb3-speed-reacher       | 1-3 | all | python -m benchmarks.peers.sb3_trpo --total-timesteps 300000 --num-envs 16 --num-steps 312
 # seconds from the first environment step to a mean return of -5 over 100 training episodes
 trpo-to5-ours    | 1-5 | all | $processes 2 $reacher --total-timesteps 200000 --max-kl 0.03
+trpo-to5-single  | 1-5 | all | python algos/trpo.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000
 sb3-to5-best     | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5
 sb3-to5-{ours,same-kl} | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0

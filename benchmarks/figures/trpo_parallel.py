@@ -38,6 +38,7 @@ GROUPS = {
 }
 RACE = {
     "trpo-to5-ours": "`algos/trpo_parallel.py`, 16 x 128 steps, KL .03, log std -1",
+    "trpo-to5-single": "`algos/trpo.py`, one process, 16 x 128 steps, KL .02, log std -1",
     "sb3-to5-best": "sb3-contrib, its best settings: 16 x 312 steps, KL .01",
     "sb3-to5-ours": "sb3-contrib with our settings: 16 x 128 steps, KL .03, log std -1",
     "sb3-to5-same-kl": "sb3-contrib with our settings and our KL bound: the same, its KL .015",
