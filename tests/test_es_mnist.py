@@ -139,6 +139,7 @@ def test_the_folder_holds_what_the_row_says(tmp_path):
     assert row["global_step"] == 25_000 and len(rows(tmp_path / "run")) == 3
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "curve.png", "model.pt"}
     images, labels = (x.numpy() for x in load_data(Args())[2:])
+    assert len(images) == len(labels) == 297  # the other 1,500 are trained on
     parameters = [p.numpy() for p in torch.load(tmp_path / "run/model.pt", weights_only=True)["parameters"]]
     h = linear = images
     for weights, bias in zip(parameters[::2], parameters[1::2], strict=True):

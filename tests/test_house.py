@@ -235,6 +235,15 @@ def test_the_inline_metadata_names_what_is_imported_and_fits_the_requirements(sc
         assert not any(specifier.operator == "==" for specifier in requirement.specifier), "floors, no pins"
 
 
+@pytest.mark.parametrize("script", [s for s in TRAININGS if '"digits"' in read(s)])
+def test_no_digit_is_both_a_training_and_a_test_image(script):
+    module = load(script)
+    data = getattr(module, "load_images", getattr(module, "load_data", None))(module.Args())
+    data = [data] if isinstance(data, torch.Tensor) else list(data)
+    counts = {x if isinstance(x, int) else len(x) for x in data}  # of 1,797; a number says how many are to train on
+    assert counts in ({1500, 297}, {1500}, {1797, 1500})
+
+
 # --- what is said about the scripts ----------------------------------------------------------
 
 
