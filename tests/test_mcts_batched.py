@@ -139,6 +139,17 @@ def test_rows_count_the_running_games_and_the_seed_decides_them(tmp_path):
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"args.json", "metrics.csv", "search.png"}
 
 
+def test_a_game_ends_with_its_first_line(tmp_path, monkeypatch):
+    lines, won = [], mcts_batched.Board.won
+    monkeypatch.setattr(mcts_batched.Board, "won", lambda board, x: lines.append(won(board, x)) or lines[-1])
+    monkeypatch.setattr(mcts_batched, "search", lambda board, own, *_: (torch.rand(len(own), 9),) * 2)
+    row = train(Args(total_episodes=300, run_dir=tmp_path / "run"))
+    lines = torch.stack(lines)  # [plies, games]
+    mine = lines.int().argmax(dim=0) % 2 == torch.arange(300) % 2  # it moves first in every other game
+    expected = torch.where(lines.any(dim=0), torch.where(mine, 1.0, -1.0), 0.0)
+    assert row["eval/episodic_return"] == pytest.approx(expected.mean().item(), abs=1e-6)
+
+
 def test_games_are_scored_for_the_search_whichever_side_it_plays(tmp_path, monkeypatch):
     """A search that fills the first column, and opponents who fill the second: whoever moves first wins."""
     ones = torch.ones(4, 7)

@@ -156,6 +156,9 @@ def test_it_learns_to_read_and_the_folder_holds_what_the_row_says(tmp_path):
         h[np.abs(h) < 0.5] = 0
     assert row["eval/test_accuracy"] == pytest.approx((h.argmax(1) == labels).mean(), abs=0.01)
     assert row["eval/test_accuracy_float64"] == pytest.approx((linear.argmax(1) == labels).mean(), abs=0.01)
+    train_images, train_labels, _, _ = load_data(Args())
+    correct = network([torch.from_numpy(p) for p in parameters], train_images).argmax(1) == train_labels
+    assert row["eval/train_accuracy"] == pytest.approx(correct.float().mean().item(), abs=1e-6)
 
 
 def test_an_update_is_adam_with_decoupled_decay_and_a_linearly_annealed_learning_rate(tmp_path, monkeypatch):
