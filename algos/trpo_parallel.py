@@ -136,7 +136,8 @@ class Policy(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
-            return Categorical(logits=self.net(obs))
+            logits = self.net(obs)  # no probability of 0, of which kl_divergence would be infinite
+            return Categorical(logits=logits.clamp(min=logits.amax(-1, keepdim=True) - 80))
         return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
 
 
