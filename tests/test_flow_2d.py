@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from gen.flow_2d import Args, Flow, make_source, train
+from gen.flow_2d import Args, Flow, make_source, save_density, train
 
 DATASETS = ["moons", "rings", "spirals", "gaussians"]
 CPU = torch.device("cpu")
@@ -76,12 +76,26 @@ def test_learns_the_moons_and_writes_its_folder(tmp_path):
     assert 0 < row["eval/above_source"] < 0.35
     files = {"args.json", "metrics.csv", "density.png", "model.pt"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
-    flow = Flow(8, 32)  # scored here on other points, not read from the run's own bookkeeping
+    flow = Flow(8, 32)  # scored here, not read from the run's own bookkeeping
     flow.load_state_dict(torch.load(tmp_path / "run/model.pt", weights_only=True)["model"])
     source = make_source("moons", CPU)
-    x = source.sample((10_000,))
+    torch.manual_seed(0)
+    x = source.sample((10_000,))  # both densities on the test points
     above = (source.log_prob(x) - flow.log_prob(x)).mean().item()
-    assert above == pytest.approx(row["eval/above_source"], abs=0.03)
+    assert above == pytest.approx(row["eval/above_source"], abs=1e-4)
+
+
+def test_the_densities_are_drawn_with_x_to_the_right_and_y_upwards(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axes, p, **options: drawn.append((p, options)))
+    source = make_source("moons", CPU)
+    save_density(source, random_flow().float(), tmp_path / "density.png")
+    (p, options), _ = drawn
+    side = torch.linspace(-3.4, 3.4, 200)
+    assert options["origin"] == "lower"
+    for row, column in ((60, 150), (150, 60), (100, 20)):
+        expected = source.log_prob(torch.stack([side[column], side[row]])).exp().item()
+        assert p[row][column] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_seed_decides_every_number(tmp_path):
