@@ -114,10 +114,17 @@ def test_bound_and_likelihood_are_measured_on_the_same_images(tmp_path, monkeypa
 
 
 def test_training_lowers_both_and_counts_active_dimensions(tmp_path, monkeypatch):
-    batches, bound = [], IWAE.bound
-    monkeypatch.setattr(IWAE, "bound", lambda m, x, k: batches.append(x) or bound(m, x, k))
+    trained, batches, bound = [], [], IWAE.bound
+
+    def recorded(model, x, k):
+        (trained if torch.is_grad_enabled() else batches).append(x)
+        return bound(model, x, k)
+
+    monkeypatch.setattr(IWAE, "bound", recorded)
     row = train(Args(run_dir=tmp_path / "run", stages=2, batch_size=40, nll_samples=50, k=5))
-    assert set(batches[0].unique().tolist()) == {0, 1}
+    intensities, trained = iwae.load_images(Args())[0].flatten(1) / 255, torch.cat(trained)
+    assert set(trained.unique().tolist()) == {0, 1} and len(trained) == 4 * 1500
+    assert torch.allclose(trained.mean(0), intensities.mean(0), atol=0.04)  # six standard errors
     assert row["eval/loss"] < 326  # without a code: 351
     left = {"args.json", "metrics.csv", "model.pt", "samples.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == left

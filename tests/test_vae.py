@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributions import Normal, kl_divergence
 
 from gen import vae
 from gen.vae import VAE, Args, UsageError, train
@@ -113,7 +114,9 @@ def test_mnist_is_read_from_its_files_and_a_damaged_one_is_named(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_training_reaches_the_loss_of_the_digits_and_the_prior(tmp_path):
+def test_training_reaches_the_loss_of_the_digits_and_the_prior(tmp_path, monkeypatch):
+    traversed, save_pictures = [], vae.save_pictures
+    monkeypatch.setattr(vae, "save_pictures", lambda *args: traversed.append(args[2]) or save_pictures(*args))
     row = train(Args(run_dir=tmp_path / "run", epochs=8))
     assert row["eval/loss"] < 303  # the mean image alone: 351; ten seeds: 296.7 to 298.6
     assert row["eval/loss"] == pytest.approx(row["eval/recon"] + row["eval/kl"], rel=1e-5)
@@ -125,6 +128,8 @@ def test_training_reaches_the_loss_of_the_digits_and_the_prior(tmp_path):
     torch.manual_seed(5)
     with torch.no_grad():
         again = sum(loss.sum() for loss in model.losses(test)).item() / len(test)
+        kl = kl_divergence(model.encode(test), Normal(0.0, 1.0)).mean(0)
+    assert set(traversed[0].tolist()) == set(kl.topk(2).indices.tolist())
     assert again == pytest.approx(row["eval/loss"], abs=1.5)
     samples = np.asarray(Image.open(tmp_path / "run/samples.png"))
     assert samples.shape == (480, 480)
