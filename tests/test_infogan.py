@@ -103,6 +103,8 @@ def test_the_code_error_is_that_of_the_majority_digit_of_each_code():
     labels = torch.tensor([7, 7, 3, 3, 5, 5, 7], dtype=torch.uint8)  # code 0 is 7, code 1 is 3, code 2 is 5
     data = [images([0, 0, 1, 1, 2, 2, 1]), labels, images([0, 0, 1, 2, 2]), torch.tensor([7, 3, 3, 5, 7]).byte()]
     assert infogan.code_error(Stub(), data, 4) == pytest.approx(2 / 5)
+    labels[:2] = 1  # only the training labels say which digit a code stands for
+    assert infogan.code_error(Stub(), data, 4) == pytest.approx(3 / 5)
 
 
 def test_real_images_are_scored_with_their_own_statistics():
