@@ -204,6 +204,17 @@ def test_evaluate_plays_one_episode_of_mode_actions_in_each_environment():
     assert returns.tolist() == expected
 
 
+def test_the_policys_learning_rate_is_annealed_and_the_critics_is_not(tmp_path, monkeypatch):
+    rates, fit = [], Critic.fit
+    monkeypatch.setattr("algos.ppo.ppo_step", lambda _, o, *a: rates.append(o.param_groups[0]["lr"]) or {})
+    monkeypatch.setattr(
+        Critic, "fit", lambda c, o, *a, **k: rates.append(o.param_groups[0]["lr"]) or fit(c, o, *a, **k)
+    )
+    flags = {"env_id": "CartPole-v1", "num_envs": 2, "num_steps": 20, "total_timesteps": 120}
+    train(Args(**flags, learning_rate=0.3, value_learning_rate=0.1, run_dir=tmp_path / "run"))
+    assert rates == pytest.approx([0.3, 0.1, 0.2, 0.1, 0.1, 0.1])
+
+
 def test_learns_cartpole_and_writes_its_folder(tmp_path):
     row = train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", total_timesteps=12_000, num_steps=64))
     assert row["charts/episodic_return_100"] > 40  # 22 at the beginning
