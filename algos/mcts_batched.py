@@ -193,12 +193,15 @@ def save_picture(visits: torch.Tensor, totals: torch.Tensor, path: Path):
 def train(args: Args) -> dict:
     """Play all games; returns the last row of metrics.csv, one per ply."""
     torch.set_num_threads(1)  # tensors this small gain nothing from more
-    device, board = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu"), BOARDS[args.env_id]
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    board = BOARDS[args.env_id]
     generator = torch.Generator(device).manual_seed(args.seed)
     own, other = torch.zeros(2, args.total_episodes, dtype=torch.int64, device=device)
-    results, running = torch.zeros_like(own, dtype=torch.float), torch.ones_like(own, dtype=torch.bool)
+    results = torch.zeros_like(own, dtype=torch.float)
+    running = torch.ones_like(own, dtype=torch.bool)
     parity = torch.arange(args.total_episodes, device=device) % 2
-    run, start, global_step, simulations, seconds = Run(args, args.env_id), time.perf_counter(), 0, 0, 0.0
+    global_step, simulations, seconds = 0, 0, 0.0
+    run, start = Run(args, args.env_id), time.perf_counter()
     for ply in tqdm(range(board.cells.bit_count()), unit="ply", disable=None):
         draws = torch.rand(len(own), len(board.masks), generator=generator, device=device)
         moved = random_moves(board, own, other, draws)
@@ -207,7 +210,8 @@ def train(args: Args) -> dict:
             begin = time.process_time()
             visits, totals = search(board, own[searching], other[searching], args, generator)
             moved[searching] = board.move(own[searching], other[searching], best_moves(visits, totals))
-            simulations, seconds = simulations + args.simulations * len(visits), seconds + time.process_time() - begin
+            simulations += args.simulations * len(visits)
+            seconds += time.process_time() - begin
         if ply == 0:
             save_picture(visits.cpu(), totals.cpu(), run.dir / "search.png")
         won = running & board.won(moved)

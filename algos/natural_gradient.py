@@ -16,7 +16,7 @@ vectors.
 
 Amari 1998, "Natural gradient works efficiently in learning". Kakade 2001, "A natural policy gradient", equation 3.
 Rajeswaran et al. 2017, "Towards generalization and simplicity in continuous control" (arXiv 1703.02660): linear
-policies, and the normalized step of its equation 5, whose delta is twice --step-size.
+policies, and the step of constant KL of its equation 5.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
 equations 10 and 16.
 

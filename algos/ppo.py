@@ -22,7 +22,7 @@ Differences from the paper
    (Pop-Art), and observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized over the batch, and the norm of the policy's gradient is clipped at 0.5.
-4. The policy's learning rate is annealed to 0 (the paper: on Atari only). There is no entropy bonus.
+4. The policy's learning rate is annealed to 0 (the paper: for Atari). There is no entropy bonus.
 """
 
 import csv

@@ -14,7 +14,7 @@ episode. It needs no model of the environment and no differentiable reward. Two 
 changing the expectation: an action is credited only with the rewards that follow it (--credit reward-to-go), and an
 estimate of the expected return, which does not depend on the action, is subtracted (--baseline).
 
-Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 2.
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning": episodic.
 Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, section 13.4: the value function as baseline.
 
 Differences from Williams

@@ -13,7 +13,7 @@ step function of the weights, but the expected reward of a stochastic policy is 
 gradient without seeing the label. A constant added to all rewards does not change the optimum but the updates: with 10
 and 11 a wrong choice, too, becomes more likely. Subtracting a baseline removes the constant.
 
-Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", theorem 1.
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
 Differences from the lecture:
 1. An update is the mean over a batch of decisions.
 2. The baseline of a decision is the mean reward of the batch's other decisions: independent of its action.

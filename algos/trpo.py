@@ -22,7 +22,7 @@ Differences from the papers
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. The KL bound shrinks when the standard deviation of the advantages is below --advantage-floor times that of the
    returns: once a task is solved they are mostly the critic's error, and standardized they would still cause steps of
-   full length. A step's length, whose square is the KL, shrinks in proportion.
+   full length. The KL is quadratic in the step, so a step's length shrinks in proportion.
 4. With --no-shrink-std the standard deviations that observations and returns are divided by never decrease.
 """
 

@@ -16,7 +16,7 @@ mean return. --value linear is ridge regression of Monte-Carlo returns on o, o^2
 Frans 2016 (kvfrans.com), "Speeding up TRPO through parallelization and parameter adaptation" (the post).
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function, which has a cubic term there.
+equations 10 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function; their code, rllab, has t^3, too.
 
 Differences from the post: every environment makes the same number of steps in a batch and continues in the next one,
 and the old policy is restored when no step passes the line search. Difference from trpo.py: the Fisher matrix is

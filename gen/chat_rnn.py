@@ -13,9 +13,9 @@ chat_collect.py writes; without it a small grammar makes up the messages, whose 
 (benchmarks/chat_judge.py). --talk completes what is typed on the terminal, gen/chat_demo.py on a page.
 
 Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.com): the data, the sizes, Adam, clipping.
-Zaremba et al. 2014, "Recurrent neural network regularization" (arXiv 1409.2329): dropout where nothing recurs.
-Grave et al. 2016, "Efficient softmax approximation for GPUs" (arXiv 1609.04309): adaptive softmax, frequent
-words first and rare ones in clusters: normalized, and much faster than one softmax over all words.
+Zaremba et al. 2014, "Recurrent neural network regularization" (arXiv 1409.2329): dropout on non-recurrent
+connections. Grave et al. 2016, "Efficient softmax approximation for GPUs" (arXiv 1609.04309): adaptive softmax, with
+rare words in clusters: normalized, and much faster than one softmax over all words.
 Differences from the post's code: 1. Padding has no part in the loss, the end of a message is predicted like a word. 2.
 The last tenth of the messages is held out. 3. Dropout of 0.2, not 0.5. 4. The learning rate falls linearly to 0. 5. A
 completion is sampled, and never contains <unk>.
@@ -62,7 +62,7 @@ class Args:
     data: Path | None = None
     """text with one message a line, gzipped if it ends in .gz; default: messages of the built-in grammar"""
     max_vocabulary: PositiveInt = 50_000
-    """its size, with <eos> and <unk>: the most frequent of the words that occur at least five times"""
+    """vocabulary size, with <eos> and <unk>: the most frequent of the words that occur at least five times"""
     epochs: PositiveInt = 4
     """passes over the messages"""
     batch_size: PositiveInt = 64

@@ -103,7 +103,7 @@ def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> tuple[t
 def attention(hidden: int, num_filters: int, size: int, writes: bool) -> nn.Linear:
     """The five parameters of a grid as a linear function of the decoder's state (21). At first the filters lie in the
     middle of the image, half as wide as their stride, so that they overlap. With a bias of 0 they would be a pixel wide
-    and as far apart as the image allows: most pixels would be neither read nor written. Two are a little closer."""
+    and as far apart as the image allows: most pixels would be neither read nor written. Two filters start closer."""
     layer, spread = nn.Linear(hidden, 5), 0.5 if num_filters == 2 else 0.75
     stride = spread * (size - 1) / (num_filters - 1)
     gamma = stride**-2 if writes else 1.0  # what is written is spread over stride^2 pixels

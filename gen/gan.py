@@ -19,7 +19,7 @@ Radford, Metz & Chintala 2016, "Unsupervised representation learning with deep c
 arXiv 1511.06434): networks, initialization, Adam's beta1.
 Kevin Frans 2016, "Generative adversarial networks explained" (https://kvfrans.com/generative-adversial-networks-explained/)
 Differences: (1) Narrower by default; --image-size 64 --width 128 has the feature maps of DCGAN's figure 1. (2) Kernels
-of 4 (DCGAN: 5). (3) G is updated with the noise that D was.
+of 4 (DCGAN: 5). (3) G's update reuses the noise of D's.
 """
 
 import csv

@@ -5,7 +5,7 @@
 """InfoGAN: a GAN that learns latent codes without labels, by maximizing the mutual information of code and image.
 
     python gen/infogan.py
-    python gen/infogan.py --dataset mnist --updates 13000 --log-every 650 --bf16
+    python gen/infogan.py --dataset mnist --updates 5700 --log-every 300 --bf16
 
 The generator's input is noise, a categorical code and two continuous ones. A network Q, which shares the
 discriminator's layers, infers the codes c from the image. G and Q both minimize -log Q(c|G(z, c)); the entropy of c
