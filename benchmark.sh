@@ -245,10 +245,11 @@ es-mnist-backprop   | 1   | 1 | python -m benchmarks.es_mnist_backprop
 node-mnist-{20m,300m} | 1 | 1 | python algos/node_perturbation_mnist.py --dataset mnist --learning-rate {0.0003,0.00005 --weight-decay 0.03} --total-timesteps {20000000,300000000} --log-every {1000,5000}
 
 [pixelcnn]
-# small networks, in CPU seconds; MNIST for an hour of one core; then as large as a GPU allows
+# small networks, in CPU seconds; MNIST for an hour of one core, CIFAR-10 for two; then as large as a GPU allows
 pixelcnn-mnist         | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --batch-size 16 --updates 1875 --log-every 375
 pixelcnn-cifar10       | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset cifar10 --levels 256 --channels 48 --updates 1250 --eval-images 500
 pixelcnn-mnist-hour    | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --layers 6 --bf16 --batch-size 16 --updates 15000 --log-every 500
+pixelcnn-cifar10-hours | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset cifar10 --levels 256 --channels 48 --bf16 --batch-size 16 --updates 16000 --log-every 1000
 pixelcnn-mnist-long    | 1 | 8+ | python gen/pixelcnn.py --dataset mnist --bf16 --channels 96 --layers 8 --batch-size 64 --updates 28000 --log-every 900 --eval-images 10000
 pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --levels 256 --bf16 --channels 192 --layers 12 --batch-size 64 --updates 23000 --log-every 800 --eval-images 10000
 
@@ -273,8 +274,8 @@ iwae-{k1-stages3,k50-stages3,k1-stages4,k50-stages4,k1-stages5} | 1 | 1 | python
 iwae-{k1,k50}-paper    | 1 | 8+ | python gen/iwae.py --dataset mnist --stages 8 --k {1,50}
 
 [nice]
-# MNIST with the paper's network: three epochs, forty (an hour of one core), and the paper's 1,500 for a GPU
-nice-mnist{,-long} | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs {3,40} --batch-size 250 --bf16
+# MNIST with the paper's network: three epochs, a hundred (an hour of one core), and the paper's 1,500 for a GPU
+nice-mnist{,-long} | 1 | 1  | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs {3,100} --batch-size 250 --bf16
 nice-paper       | 1 | 8+ | python gen/nice.py --dataset mnist --layers 5 --hidden 1000 --epochs 1500 --batch-size 250 --bf16
 
 [realnvp]
