@@ -1,7 +1,11 @@
 """The matrix of results/README.md against the csv it is made of, and the pages that it points to."""
 
+import json
 import re
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -68,3 +72,41 @@ def test_every_page_and_picture_is_linked():
         assert pictures, f"{page} has no picture"
         assert pictures <= names, f"{page} does not show {sorted(pictures - names)}"
         assert f"results/{page.parent.name}/README.md" in readme or page.parent.name == "tradeoffs"
+
+
+def numbers(text: str) -> set[str]:
+    """Without their signs and commas; not those within links and names."""
+    found = re.findall(r"(?<![\w.,/-])-?\d[\d,]*(?:\.\d+)?(?![\w/])", re.sub(r"\]\([^)]*\)", "]", text))
+    return {number.replace(",", "").lstrip("-") for number in found}
+
+
+@cache
+def measured(page: Path) -> list[float]:
+    """The last values of each run of a page, their means over seeds, and those of two seeds in a cell of its tables."""
+    last = defaultdict(list)
+    for path in page.glob("*/seed*.json"):
+        for name, value in json.loads(path.read_text())["final"].items():
+            if re.fullmatch(r"-?[\d.e+-]+", value):
+                last[path.parent.name, name].append(float(value))
+    cells = re.findall(r"\| (-?[\d.,]+) / (-?[\d.,]+) ", (page / "README.md").read_text())
+    pairs = [[float(x.replace(",", "")) for x in cell] for cell in cells]
+    return [abs(x) for values in last.values() for x in values] + [abs(mean(v)) for v in [*last.values(), *pairs]]
+
+
+ELSEWHERE = {"1.85", "40.6"}  # tic-tac-toe with 1,000 simulations: not the last row of its csv
+SECTIONS = (ROOT / "results" / "posts.md").read_text().split("\n## ")[1:]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.split("\n")[0])
+def test_the_numbers_of_the_posts_are_those_of_pages_and_runs(section):
+    names = set(re.findall(r"\]\((\w+)/README\.md", section))
+    pages = [ROOT / "results" / name for name in names] or list((ROOT / "results").glob("[a-z]*/"))
+    known = set().union(*(numbers((page / "README.md").read_text()) for page in pages)) | ELSEWHERE
+    values = [x * factor for page in pages for x in measured(page) for factor in (1, 100)]  # also as percentages
+    for line in re.findall(r"^\| (?!---).*", section, re.MULTILINE):
+        for number in numbers(line.strip("| ").split(" | ")[-1]):
+            digits = len(number.partition(".")[2])
+            if digits == 0 and (len(number) < 3 or number.endswith("000")):
+                continue  # a count, or a rounded number
+            known_value = any(abs(float(number) - x) <= 0.5001 * 10**-digits for x in values)
+            assert number in known or known_value, f"{number} in {line}"
