@@ -188,6 +188,17 @@ def test_a_baseline_makes_the_policy_gradient_of_equal_returns_small(tmp_path):
     assert abs(loss["value"]) < 0.2 * abs(loss["none"])
 
 
+gym.register("Double-v0", lambda: gym.wrappers.TransformReward(Clock(5, terminates=True), lambda reward: 2 * reward))
+
+
+def test_returns_and_lengths_are_logged_as_such(tmp_path):
+    row = train(Args(env_id="Double-v0", run_dir=tmp_path / "run", num_envs=2, total_timesteps=100))
+    returns = [
+        row[f"{name}/episodic_return{last}"] for name, last in (("charts", ""), ("charts", "_100"), ("eval", ""))
+    ]
+    assert returns == [10, 10, 10] and row["charts/episodic_length"] == 5
+
+
 def test_evaluate_plays_one_episode_of_mode_actions_in_each_environment():
     envs = make_envs(Args(env_id="CartPole-v1"), 6)
     torch.manual_seed(3)
