@@ -132,8 +132,8 @@ def played():
 
 def test_a_minibatch_is_uniform_over_the_newest_transitions_and_holds_none_twice(tmp_path, monkeypatch, played):
     seen, size = spy_on_updates(monkeypatch), 40
-    flags = {"env_id": "Numbered-v0", "total_timesteps": 6000, "buffer_size": size, "batch_size": 8, "learning_starts": 20}
-    train(Args(**SMALL | flags, run_dir=tmp_path / "run"))
+    flags = {"env_id": "Numbered-v0", "total_timesteps": 6000, "buffer_size": size, "batch_size": 8}
+    train(Args(**SMALL | flags | {"learning_starts": 20}, run_dir=tmp_path / "run"))
     counts = np.zeros(size)
     for update, (_, _, obs, next_obs, actions, rewards, terminations) in enumerate(seen):
         assert torch.equal(rewards, obs.squeeze(1) + actions / 2) and (next_obs > obs).all()
