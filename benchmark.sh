@@ -238,7 +238,7 @@ digits-cross-entropy              | 1-3 | 1 | python -m benchmarks.cross_entropy
 
 [es_mnist]
 # perturbed weights, and backpropagation, which takes the network for a linear one
-es-mnist-low-rank   | 1   | 1 | python algos/es_mnist.py --dataset mnist --total-timesteps 1200000
+es-mnist-low-rank   | 1   | 1 | python algos/es_mnist.py --dataset mnist --learning-rate 0.003 --total-timesteps 60000000
 es-mnist-backprop   | 1   | 1 | python -m benchmarks.es_mnist_backprop
 
 [node_perturbation_mnist]

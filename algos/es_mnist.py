@@ -72,9 +72,9 @@ class Args:
     """images that a pair is evaluated on"""
     sigma: PositiveFloat = 0.02
     """standard deviation of the perturbations"""
-    learning_rate: PositiveFloat = 0.001
+    learning_rate: PositiveFloat = 0.005
     """Adam's initial learning rate; it is annealed linearly to 0"""
-    weight_decay: NonNegativeFloat = 0.3
+    weight_decay: NonNegativeFloat = 0.1
     """decoupled weight decay"""
 
 
@@ -176,7 +176,7 @@ def train(args: Args) -> dict:
             p.grad = gradient
         optimizer.step()
         schedule.step()
-        if update % 10 == 0 or update == num_updates:
+        if update % math.ceil(num_updates / 100) == 0 or update == num_updates:
             step, exact = update * args.population * args.images, [p.double() for p in parameters]
             row = {
                 "global_step": step,
