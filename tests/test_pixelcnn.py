@@ -158,7 +158,7 @@ def test_one_update_touches_no_tensor_of_another_device():
     assert loss.is_meta and model.sample(x).is_meta
 
 
-def test_cifar10_is_read_from_its_archive(tmp_path):
+def test_cifar10_is_read_from_its_archive(tmp_path, no_sampling):
     with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz", compresslevel=1) as tar:
         for k, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
             info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
@@ -167,6 +167,9 @@ def test_cifar10_is_read_from_its_archive(tmp_path):
     images, test = load_images(Args(dataset="cifar10", data_dir=tmp_path))
     assert images.shape == (10, 3, 32, 32) and images[::2, 0, 3, 4].tolist() == [0, 1, 2, 3, 4]
     assert (test[:, 0] == 5).all() and (test[:, 1:] == 100).all()
+    flags = {"levels": 256, "updates": 1, "batch_size": 2, "channels": 3, "layers": 1}
+    row = train(Args(dataset="cifar10", data_dir=tmp_path, run_dir=tmp_path / "run", **flags))
+    assert row["eval/bits_per_dim"] == pytest.approx(row["eval/nats"] / (3072 * math.log(2)))
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path):
