@@ -13,7 +13,7 @@ PANELS = {
 WORDS = "test images, completions of their upper halves, samples"
 PICTURES = {
     "mnist.png": ("pixelcnn-mnist-hour", "samples.png", f"MNIST: {WORDS}"),
-    "cifar10.png": ("pixelcnn-cifar10", "samples.png", f"CIFAR-10: {WORDS}"),
+    "cifar10.png": ("pixelcnn-cifar10-hours", "samples.png", f"CIFAR-10: {WORDS}"),
 }
 OLD = "It had --bf16."
 
@@ -22,7 +22,7 @@ def draw(results: Results, folder) -> dict[str, str]:
     rows, numbers = [], {}
     with plot.figure(folder / "curves.png", columns=2, size=(10, 4)) as panels:
         for axes, (dataset, (column, title, unit)) in zip(panels, PANELS.items(), strict=True):
-            for name in (f"pixelcnn-{dataset}", f"pixelcnn-{dataset}-hour"):
+            for name in [f"pixelcnn-{dataset}{length}" for length in ("", "-hour", "-hours")]:
                 for seed in results.by_name.get(name, []):
                     epochs = f"{seed.final('global_step') / IMAGES[dataset]:.2g} epochs"
                     found = f"{seed.final(column):.2f} {unit}"
