@@ -182,7 +182,7 @@ def test_the_curve_is_the_same_for_any_number_of_processes_and_another_for_anoth
     for world in (2, 5):
         context, args = multiprocessing.get_context("fork"), Args(**SMALL, run_dir=tmp_path / str(world))
         places = [(rank, world, str(tmp_path), args) for rank in range(world)]
-        processes = [context.Process(target=torchrun_process, args=place) for place in places]
+        processes = [context.Process(target=torchrun_process, args=place, daemon=True) for place in places]
         for process in processes:
             process.start()
         for process in processes:

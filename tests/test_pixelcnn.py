@@ -137,7 +137,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, no_sampling):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     args = Args(run_dir=tmp_path / "two", **flags)
-    processes = [get_context("fork").Process(target=work, args=(rank, port, args)) for rank in range(2)]
+    processes = [get_context("fork").Process(target=work, args=(rank, port, args), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -139,7 +139,7 @@ def test_two_processes_take_the_mean_of_the_gradients_of_their_halves_of_the_bat
     args = Args(run_dir=tmp_path / "two", channels=4, blocks=1, updates=1, batch_size=8, eval_images=8)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    processes = [get_context("fork").Process(target=work, args=(rank, port, args)) for rank in range(2)]
+    processes = [get_context("fork").Process(target=work, args=(rank, port, args), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
