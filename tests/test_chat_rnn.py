@@ -195,8 +195,19 @@ def test_the_seed_decides_every_number_and_the_learning_rate_falls_to_zero(tmp_p
 
 def test_held_out_messages_are_measured_without_dropout(tmp_path, monkeypatch):
     monkeypatch.setattr(chat_rnn, "make_chat", lambda: make_chat(400))
-    args = Args(run_dir=tmp_path / "run", epochs=1, cuda=False, dropout=0.5, **SMALL)
-    row = train(args)
+    losses, nll = [], ChatRNN.nll
+
+    def recorded(self, batch):
+        losses.append((torch.is_grad_enabled(), self.training, nll(self, batch)))
+        return losses[-1][2]
+
+    args = Args(run_dir=tmp_path / "run", epochs=2, cuda=False, dropout=0.5, **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(ChatRNN, "nll", recorded)
+        row = train(args)
+    trained = [loss for learns, training, loss in losses if learns and training]
+    assert row["losses/nll"] == pytest.approx(torch.cat(trained[len(trained) // 2 :]).mean().item(), abs=1e-5)
+    assert all(learns == training for learns, training, _ in losses)
     test = load_data(args)[1]
     model = ChatRNN(len(load_data(args)[2]), **SMALL, dropout=0.5).eval()
     model.load_state_dict(torch.load(tmp_path / "run/model.pt", weights_only=True)["model"])

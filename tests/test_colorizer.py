@@ -131,22 +131,25 @@ def sgd(networks, lr=0.1):
 
 def test_an_update_is_pix2pixs():
     networks, x, seen = make_networks(), torch.rand(3, 3, 64, 64) * 2 - 1, torch.rand(3, 4, 64, 64) * 2 - 1
-    plain = copy.deepcopy(networks)
-    losses = update(networks, sgd(networks), x, seen, "gan")
-    G, D, bce = plain["generator"], plain["discriminator"], nn.BCEWithLogitsLoss()
-    fake = G(seen)
-    real_logits, fake_logits = D(torch.cat([seen, x], 1)), D(torch.cat([seen, fake.detach()], 1))
-    loss_d = 0.5 * (bce(real_logits, torch.ones_like(real_logits)) + bce(fake_logits, torch.zeros_like(fake_logits)))
-    for p, g in zip(D.parameters(), torch.autograd.grad(loss_d, list(D.parameters())), strict=True):
-        p.data -= 0.1 * g
-    fake_logits = D(torch.cat([seen, fake], 1))
-    loss_g = bce(fake_logits, torch.ones_like(fake_logits))
-    l1 = (x - fake).abs().mean()  # of images in [-1, 1], as pix2pix's 100 means it
-    for p, g in zip(G.parameters(), torch.autograd.grad(loss_g + 100 * l1, list(G.parameters())), strict=True):
-        p.data -= 0.1 * g
-    assert losses.tolist() == pytest.approx([l1.item(), loss_g.item(), loss_d.item()], rel=1e-4)
-    for a, b in zip(networks.parameters(), plain.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+    plain, optimizers = copy.deepcopy(networks), sgd(networks)
+    for _ in range(2):  # the second finds gradients of the first
+        losses = update(networks, optimizers, x, seen, "gan")
+        G, D, bce = plain["generator"], plain["discriminator"], nn.BCEWithLogitsLoss()
+        fake = G(seen)
+        real_logits, fake_logits = D(torch.cat([seen, x], 1)), D(torch.cat([seen, fake.detach()], 1))
+        loss_d = 0.5 * (
+            bce(real_logits, torch.ones_like(real_logits)) + bce(fake_logits, torch.zeros_like(fake_logits))
+        )
+        for p, g in zip(D.parameters(), torch.autograd.grad(loss_d, list(D.parameters())), strict=True):
+            p.data -= 0.1 * g
+        fake_logits = D(torch.cat([seen, fake], 1))
+        loss_g = bce(fake_logits, torch.ones_like(fake_logits))
+        l1 = (x - fake).abs().mean()  # of images in [-1, 1], as pix2pix's 100 means it
+        for p, g in zip(G.parameters(), torch.autograd.grad(loss_g + 100 * l1, list(G.parameters())), strict=True):
+            p.data -= 0.1 * g
+        assert losses.tolist() == pytest.approx([l1.item(), loss_g.item(), loss_d.item()], rel=1e-4)
+        for a, b in zip(networks.parameters(), plain.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_an_update_mixes_no_devices():

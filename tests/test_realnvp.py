@@ -122,6 +122,18 @@ def test_learns_photographs_and_writes_its_folder(tmp_path):
     assert torch.allclose(model.decode(model.encode(x)[0]), x, atol=1e-4)
 
 
+def test_updates_are_made_in_training_mode_and_measured_without(tmp_path, monkeypatch):
+    seen, forward = set(), RealNVP.forward
+
+    def recorded(self, x):
+        seen.add((torch.is_grad_enabled(), self.training))
+        return forward(self, x)
+
+    monkeypatch.setattr(RealNVP, "forward", recorded)
+    train(Args(run_dir=tmp_path / "run", **SMALL))
+    assert seen == {(True, True), (False, False)}
+
+
 def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, seed=seed, **SMALL))

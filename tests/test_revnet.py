@@ -156,6 +156,23 @@ def test_learns_digits_and_writes_its_folder(tmp_path):
     assert correct.double().mean().item() == pytest.approx(row["eval/accuracy"], abs=0.01)
 
 
+def test_updates_are_made_in_training_mode_and_the_largest_error_of_all_stages_is_logged(tmp_path, monkeypatch):
+    seen, forward = set(), RevNet.forward
+
+    def recorded(self, x):
+        seen.add((torch.is_grad_enabled(), self.training))
+        return forward(self, x)
+
+    def invert(self, x):
+        return [(torch.zeros(8, 3, 4, 4), torch.full((8, 3, 4, 4), error)) for error in (0.1, -0.3, 0.2)]
+
+    monkeypatch.setattr(RevNet, "forward", recorded)
+    monkeypatch.setattr(RevNet, "invert", invert)
+    row = train(Args(run_dir=tmp_path / "run", **SMALL))
+    assert seen == {(True, True), (False, False)}
+    assert row["eval/inversion_error"] == pytest.approx(0.3)
+
+
 def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, seed=seed, **SMALL))
