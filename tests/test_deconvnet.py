@@ -144,8 +144,20 @@ def test_damaged_data_are_named_in_one_line(tmp_path, content):
 def test_it_learns_digits_and_the_seed_decides_every_number(tmp_path, monkeypatch):
     images, labels, _ = load_data(Args())
     images, labels = F.pad(images[:600, :, ::2, ::2], (1, 1, 1, 1)), labels[:600]  # 16 x 16
+    images[400:, :, 0, 0] = 9  # a mark of test images
     monkeypatch.setattr(deconvnet, "load_data", lambda args: (images, labels, 400))
-    rates, step, logs = [], torch.optim.Adam.step, []
+    rates, step, logs, seen, shown, forward = [], torch.optim.Adam.step, [], set(), [], ConvNet.forward
+
+    def recorded(self, x):
+        seen.update((torch.is_grad_enabled(), self.training, mark) for mark in x[:, 0, 0, 0].tolist())
+        return forward(self, x)
+
+    def save(model, images, path):
+        shown.extend(images[:, 0, 0, 0].tolist())
+        save_features(model, images, path)
+
+    monkeypatch.setattr(ConvNet, "forward", recorded)
+    monkeypatch.setattr(deconvnet, "save_features", save)
 
     def spy(self, *args):
         rates.append(self.param_groups[0]["lr"])
@@ -158,6 +170,7 @@ def test_it_learns_digits_and_the_seed_decides_every_number(tmp_path, monkeypatc
             logs.append([{k: v for k, v in line.items() if k != "charts/SPS"} for line in csv.DictReader(file)])
         assert row["eval/accuracy"] > 0.6
     assert logs[0] == logs[1] != logs[2]
+    assert seen == {(True, True, 0), (False, False, 9)} and set(shown) == {9}
     assert rates[:40] == pytest.approx([1e-3 * (1 - i / 40) for i in range(40)])
     files = {"args.json", "metrics.csv", "model.pt", "features.png"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == files

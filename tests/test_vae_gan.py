@@ -157,6 +157,18 @@ def test_cifar10_is_read_after_its_labels(tmp_path):
     assert np.array_equal(test.numpy(), rows[5, :, 1:].reshape(2, 3, 32, 32))
 
 
+def test_updates_are_made_in_training_mode(tmp_path, monkeypatch):
+    seen, forward = set(), Discriminator.forward
+
+    def recorded(self, x):
+        seen.add((torch.is_grad_enabled(), self.training))
+        return forward(self, x)
+
+    monkeypatch.setattr(Discriminator, "forward", recorded)
+    train(Args(run_dir=tmp_path / "run", **SMALL | {"epochs": 2}))
+    assert seen == {(True, True), (False, False)}
+
+
 def test_the_seed_decides_every_number(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(Args(run_dir=tmp_path / name, **SMALL, seed=seed))
