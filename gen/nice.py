@@ -14,10 +14,10 @@ components, log p(x) = sum_i [log p(h_i) + s_i], a density over pixels in [0, 1]
 
 Dinh, Krueger & Bengio 2014, "NICE: non-linear independent components estimation" (arXiv 1410.8516): the additive
 coupling, the scaling, and the networks for MNIST (4 couplings, each m with 5 layers of 1,000 units).
-Differences: 1. Each m starts at 0, its hidden layers with He et al.'s initialization, and exp(s) where it gives the
-components the prior's standard deviation. 2. s has 100 times the learning rate of the networks: with a common one
-training waits for s. 3. The learning rate decreases linearly to 0, the last epoch counts (paper: the best one on a
-validation set). 4. The gradient's norm is clipped at 100.
+Differences: 1. Each m starts at 0, its hidden layers as He et al. (2015) initialize them, and exp(s) where it gives the
+components the prior's standard deviation. 2. s has 100 times the learning rate of the networks: with theirs it changes
+too slowly. 3. The learning rate decreases linearly to 0, the last epoch counts (paper: the best one on a validation
+set). 4. The gradient's norm is clipped at 100.
 """
 
 import csv
