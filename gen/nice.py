@@ -5,7 +5,7 @@
 """NICE: additive couplings, an invertible network with an exact likelihood.
 
     python gen/nice.py
-    python gen/nice.py --dataset mnist --epochs 40 --batch-size 250 --layers 5 --hidden 1000
+    python gen/nice.py --dataset mnist --epochs 40 --batch-size 250 --layers 5 --hidden 1000 --bf16
 
 A coupling layer keeps one half of x and adds m(kept half) to the other, where m is any network: the inverse subtracts
 the same shift, and the Jacobian is triangular with ones on its diagonal. The halves swap roles from layer to layer; a
