@@ -8,7 +8,9 @@ import os
 import socket
 import tarfile
 from multiprocessing import get_context
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,6 +134,14 @@ def test_updates_are_made_in_training_mode_and_measured_without(tmp_path, monkey
     monkeypatch.setattr(RealNVP, "forward", recorded)
     train(Args(run_dir=tmp_path / "run", **SMALL))
     assert seen == {(True, True), (False, False)}
+
+
+def test_photographs_are_split_where_train_and_test_cannot_overlap(monkeypatch):
+    columns = np.broadcast_to(np.arange(640)[:, None], (427, 640, 1))
+    photo = np.concatenate([columns % 256, columns // 256, columns * 0], axis=2).astype(np.uint8)  # shows its columns
+    monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: SimpleNamespace(images=[photo, photo]))
+    train_columns, test_columns = (x[:, 0].int() + 256 * x[:, 1].int() for x in load_images(Args()))
+    assert train_columns.max() < test_columns.min()
 
 
 def test_the_seed_decides_every_number(tmp_path):
