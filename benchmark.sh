@@ -91,6 +91,8 @@ trpo-to5-ours    | 1-5 | all | $processes 2 $reacher --total-timesteps 200000 --
 trpo-to5-single  | 1-5 | all | python algos/trpo.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000
 sb3-to5-best     | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5
 sb3-to5-{ours,same-kl} | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
+# two hours: does memory, the number of open files or the time of an update grow?
+trpo-endurance   | 1 | 1 | python -m benchmarks.endurance algos/trpo_parallel.py --env-id Reacher --total-timesteps 1000000000
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # seconds per update of 20,000 steps, over the number of actors
 trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
@@ -106,8 +108,7 @@ random-weights | 1-2 | 1 | python -m benchmarks.random_weights
 hill-plain         | 1 | 1 | python algos/hill_climbing.py --num-runs 20000 --max-episodes 2000
 hill-{growth-0.01,growth-0.1,episodes-5,noise-0.3,noise-3} | 1 | 1 | python algos/hill_climbing.py --num-runs 1000 {--noise-growth 0.01,--noise-growth 0.1,--episodes-per-update 5,--noise 0.3,--noise 3}
 # beside them, the post's policy gradient, and weights where a trial is stuck
-hill-gradient      | 1 | 1 | python -m benchmarks.policy_gradient_post --num-runs 100
-hill-plateau       | 1 | 1 | python -m benchmarks.plateau
+hill-{gradient,plateau} | 1 | 1 | python -m benchmarks.{policy_gradient_post --num-runs 100,plateau}
 # the same pole with observations that mean nothing beside its four
 hill-wide-{random,growth,gradient}-16  | 1 | 1 | python -m benchmarks.wide_cartpole --num-runs 60 --num-inputs 16 --method {random,growth,gradient}
 hill-wide-{random,growth,gradient}-64  | 1 | 1 | python -m benchmarks.wide_cartpole --num-runs 60 --num-inputs 64 --method {random,growth,gradient}
@@ -311,7 +312,7 @@ infogan-mnist     | 1-3 | 1  | python -m benchmarks.frechet gen/infogan.py --dat
 [draw]
 # the bound on binarized MNIST: as far as a CPU gets in a quarter of an hour; then the full schedules, the last for a GPU
 draw-mnist-{attention,fixed,whole} | 1 | 1 | python gen/draw.py --dataset mnist --epochs 12 {,--binarize static,--no-attention}
-draw-full-{attention,whole}   | 1-3 | {1,8+} | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
+draw-full-{attention,whole}   | {1,1-3} | {1,8+} | python {-m benchmarks.endurance gen/draw.py,gen/draw.py --no-attention} --dataset mnist --epochs 60
 draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
 # how the first updates go: filters and canvas as they start here and as in most code
 draw-start-{default,canvas,filters,both}  | 1 | 1 | python -m benchmarks.draw_start {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
