@@ -246,9 +246,7 @@ es-mnist-backprop   | 1   | 1 | python -m benchmarks.es_mnist_backprop
 node-mnist-{20m,300m} | 1 | 1 | python algos/node_perturbation_mnist.py --dataset mnist --learning-rate {0.0003,0.00005 --weight-decay 0.03} --total-timesteps {20000000,300000000} --log-every {1000,5000}
 
 [pixelcnn]
-# small networks, in CPU seconds; MNIST for an hour of one core, CIFAR-10 for two; then as large as a GPU allows
-pixelcnn-mnist         | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --batch-size 16 --updates 1875 --log-every 375
-pixelcnn-cifar10       | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset cifar10 --levels 256 --channels 48 --updates 1250 --eval-images 500
+# small networks, in CPU seconds: MNIST for an hour of one core, CIFAR-10 for two; then as large as a GPU allows
 pixelcnn-mnist-hour    | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset mnist --channels 32 --layers 6 --bf16 --batch-size 16 --updates 15000 --log-every 500
 pixelcnn-cifar10-hours | 1 | 1  | python benchmarks/cpu_clock.py gen/pixelcnn.py --dataset cifar10 --levels 256 --channels 48 --bf16 --batch-size 16 --updates 16000 --log-every 1000
 pixelcnn-mnist-long    | 1 | 8+ | python gen/pixelcnn.py --dataset mnist --bf16 --channels 96 --layers 8 --batch-size 64 --updates 28000 --log-every 900 --eval-images 10000
@@ -256,7 +254,7 @@ pixelcnn-cifar10-long  | 1 | 8+ | python gen/pixelcnn.py --dataset cifar10 --lev
 
 [tradeoffs]
 # the lecture's table: PixelCNN, GAN, RealNVP and VAE on the same pictures, each trained for a minute or two
-tradeoffs-{digits,mnist} | 1 | 1 | python -m benchmarks.tradeoffs --dataset {digits,mnist}
+tradeoffs | 1 | 1 | python -m benchmarks.tradeoffs
 
 [vae]
 # PyTorch's example: its test loss, and CPU seconds per epoch beside its own code

@@ -1,8 +1,8 @@
-"""Run a script for hours and add to each of its rows memory, open files and CPU seconds: does anything grow?
+"""Run a script for hours, and add to each of its rows memory, open files and CPU seconds: does anything grow?
 
     python -m benchmarks.endurance algos/trpo_parallel.py --total-timesteps 1000000000
 
-After two hours, a training that counts environment steps ends; others take their number of epochs.
+After two hours a training that counts environment steps ends.
 """
 
 import importlib
@@ -13,15 +13,12 @@ from pathlib import Path
 
 import tyro
 
-
-def main():
-    path = Path(sys.argv[1])
-    module = importlib.import_module(f"{path.parent.name}.{path.stem}")
-    args, log, start = tyro.cli(module.Args, args=sys.argv[2:]), module.Run.log, time.perf_counter()
+if __name__ == "__main__":
+    module, start = importlib.import_module(sys.argv[1].removesuffix(".py").replace("/", ".")), time.perf_counter()
+    args, log = tyro.cli(module.Args, args=sys.argv[2:]), module.Run.log
 
     def log_more(run, row: dict):
-        hours = (time.perf_counter() - start) / 3600
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        hours, pages = (time.perf_counter() - start) / 3600, int(Path("/proc/self/statm").read_text().split()[1])
         memory, files = pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir("/proc/self/fd"))
         usage = {"hours": hours, "memory_mb": memory, "open_files": files, "cpu_seconds": time.process_time()}
         log(run, row | {f"process/{name}": value for name, value in usage.items()})
@@ -30,7 +27,3 @@ def main():
 
     module.Run.log = log_more
     module.train(args)
-
-
-if __name__ == "__main__":
-    main()

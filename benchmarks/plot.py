@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 MAX_ROWS = 400
 REWRITTEN = "2026-11-29"  # runs before it were made by the longer files at commit 7b0c269
+PROCESS = [f"process/{name}" for name in ("hours", "memory_mb", "open_files", "cpu_seconds")]
 PUBLISHED = Path(__file__).parent / "published"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 COLORS = BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY = (
@@ -150,10 +151,6 @@ class Results:
     def __iter__(self):
         """Every run."""
         return (result for seeds in self.by_name.values() for result in seeds)
-
-    def mixed(self) -> list[str]:
-        """Entries whose seeds come from different versions of the code."""
-        return [name for name, seeds in self.by_name.items() if len({seed.summary["code"] for seed in seeds}) > 1]
 
     def old(self) -> list[str]:
         """Entries made by the longer files; trpo-post-* for all that begin so."""
@@ -349,6 +346,17 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return interval.low, interval.high
 
 
+def endurance(path: Path, result: Result):
+    """What a training of hours (benchmarks/endurance.py) took: does anything grow?"""
+    hours, memory, files, seconds = (result[column] for column in PROCESS)
+    speed = 1000 * np.diff(seconds) / np.diff(result["global_step"])
+    shown = {"memory (MB)": memory, "open files": files, "CPU s per 1,000 steps": np.append(speed[0], speed)}
+    with figure(path, columns=3, size=(12, 3)) as panels:
+        for axes, (label, values) in zip(panels, shown.items(), strict=True):
+            axes.plot(hours, values)
+            axes.set(xlabel="hours", ylabel=label, ylim=(0, 1.2 * values.max()))
+
+
 def pictures(folder: Path, shown: dict[str, tuple[str, str, str]]) -> str:
     """Pictures that runs left, {name: (row, file, words)}, as markdown; copied if the run was made here."""
     parts = []
@@ -388,8 +396,6 @@ def main() -> int:
         fill(folder / "README.md", blocks | {"machines": machines(results), "old": words.strip() if old else ""})
         if results.missing:
             print(f"{folder}: missing {', '.join(sorted(results.missing))}")
-        if results.mixed():
-            print(f"{folder}: seeds from different versions of the code in {', '.join(results.mixed())}")
     importlib.import_module("benchmarks.matrix").write(results_folder)
     fill(args.root / "README.md", numbers)
     return 0

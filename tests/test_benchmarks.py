@@ -409,6 +409,15 @@ def test_the_bar_counts_only_over_a_hundred_episodes():
     assert parallel.reached(columns, -5) is None
 
 
+def test_a_long_training_records_what_it_takes(tmp_path):
+    flags = ["--epochs", "2", "--hidden", "8", "--num-steps", "2", "--run-dir", tmp_path / "run"]
+    subprocess.run([sys.executable, "-m", "benchmarks.endurance", "gen/draw.py", *flags], cwd=ROOT, check=True)
+    first, last = plot.read_rows(tmp_path / "run" / "metrics.csv")
+    assert 200 < float(first["process/memory_mb"]) < 4000 and 3 <= int(first["process/open_files"]) < 100
+    assert 0 < float(first["process/hours"]) < float(last["process/hours"]) < 0.05
+    assert 0 < float(first["process/cpu_seconds"]) < float(last["process/cpu_seconds"]) and last["eval/loss"]
+
+
 # --- tables ----------------------------------------------------------------------------------
 
 
@@ -431,9 +440,9 @@ def test_ratios_are_taken_seed_by_seed(tmp_path):
     assert [cell.strip() for cell in speed[2:6]] == [
         "208 (114 to 500)", "11.0x (10.0x to 12.0x)", "278 (152 to 667)", "75 % (75 % to 75 %)",
     ]  # fmt: skip
-    gathering = parallel.gathering_table(results).splitlines()
-    assert "| 8,000 | 83 % | 62 % |" in gathering[2]
-    assert "| 6,000 | 111 % | 83 % |" in gathering[3]
+    raw, ours = results["raw-stepping-reacher"], results["trpo-speed-reacher"]
+    assert plot.ratios(ours, raw, parallel.gathering_rate, parallel.raw_rate) == pytest.approx([10 / 9])
+    assert plot.ratios(ours, raw, parallel.steps_per_second, parallel.raw_rate) == pytest.approx([5 / 6])
     assert {"sb3-to5-same-kl", "trpo-post-start"} <= results.missing
 
 

@@ -7,28 +7,26 @@ BITS, NATS = "eval/bits_per_dim", "eval/nats"
 COLUMNS = ["global_step", "losses/nats", NATS, BITS, "charts/SPS"]
 IMAGES = {"mnist": 60_000, "cifar10": 50_000}  # of an epoch
 PANELS = {
-    "mnist": (NATS, "MNIST, binarized anew for each batch", "nats per image"),
-    "cifar10": (BITS, "CIFAR-10", "bits per dimension"),
+    "mnist": ("pixelcnn-mnist-hour", NATS, "MNIST, binarized anew for each batch", "nats per image"),
+    "cifar10": ("pixelcnn-cifar10-hours", BITS, "CIFAR-10", "bits per dimension"),
 }
 WORDS = "test images, completions of their upper halves, samples"
 PICTURES = {
     "mnist.png": ("pixelcnn-mnist-hour", "samples.png", f"MNIST: {WORDS}"),
     "cifar10.png": ("pixelcnn-cifar10-hours", "samples.png", f"CIFAR-10: {WORDS}"),
 }
-OLD = "It had --bf16."
 
 
 def draw(results: Results, folder) -> dict[str, str]:
     rows, numbers = [], {}
     with plot.figure(folder / "curves.png", columns=2, size=(10, 4)) as panels:
-        for axes, (dataset, (column, title, unit)) in zip(panels, PANELS.items(), strict=True):
-            for name in [f"pixelcnn-{dataset}{length}" for length in ("", "-hour", "-hours")]:
-                for seed in results.by_name.get(name, []):
-                    epochs = f"{seed.final('global_step') / IMAGES[dataset]:.2g} epochs"
-                    found = f"{seed.final(column):.2f} {unit}"
-                    plot.curves(axes, [seed], "global_step", column, f"ours, {epochs}", scale=1 / IMAGES[dataset])
-                    rows.append([f"{title}: ours", found, str(seed.seed), epochs.split()[0], plot.cpu([seed])])
-                    numbers[dataset] = f"{title.split(',')[0]} {found} after {epochs}"
+        for axes, (dataset, (run, column, title, unit)) in zip(panels, PANELS.items(), strict=True):
+            for seed in results[run]:
+                epochs = f"{seed.final('global_step') / IMAGES[dataset]:.2g} epochs"
+                found = f"{seed.final(column):.2f} {unit}"
+                plot.curves(axes, [seed], "global_step", column, f"ours, {epochs}", scale=1 / IMAGES[dataset])
+                rows.append([f"{title}: ours", found, str(seed.seed), epochs.split()[0], plot.cpu([seed])])
+                numbers[dataset] = f"{title.split(',')[0]} {found} after {epochs}"
             for row, color in zip(plot.published("pixelcnn", dataset=dataset), plot.COLORS[2:], strict=False):
                 label = f"{row['model']}: {row['value']}"
                 axes.axhline(float(row["value"]), color=color, linestyle=":", label=label)

@@ -3,7 +3,7 @@
 import math
 
 from benchmarks import plot
-from benchmarks.plot import Result, Results, number
+from benchmarks.plot import Results, number
 
 REAL = -1  # no model: real images, the first row of a run
 COLUMNS = [
@@ -16,8 +16,7 @@ LECTURE = {  # likelihood, samples, representation, computation
     "RealNVP": ("Reversible", "Tractable", "Poor", "Poor", "O(#layers)"),
     "VAE": ("VAEs", "Tractable*", "Poor", "Good", "O(#layers)"),
 }
-SAMPLES = "From the top: test images, PixelCNN, GAN, RealNVP, VAE"
-DATASETS = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
+PICTURES = {"samples.png": ("tradeoffs", "samples.png", "From the top: test images, PixelCNN, GAN, RealNVP, VAE")}
 OLD = "The classifier had been trained on the images that were the reference of the Frechet distances."
 
 
@@ -25,30 +24,21 @@ def seconds(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.2g} s" if x >= 1 else f"{1000 * x:.2g} ms"
 
 
-def lecture_table(result: Result, title: str) -> str:
+def draw(results: Results, folder) -> dict[str, str]:
     """The lecture's words, and below each what was measured."""
-    lines = []
+    (result,), lines = results["tradeoffs"], []
     for k, (name, (kind, likelihood, samples, representation, computation)) in enumerate(LECTURE.items()):
         row = {key: result[key][k + 1] for key in COLUMNS}
         training = row["seconds_per_training_picture"]
-        cells = [
-            f"{number(row['bits_per_dim'])} bits/dim",
-            f"{number(row['binary_nats'])} nats",
-            number(row["frechet"]),
-        ]
+        cells = [number(row[key]) for key in ("bits_per_dim", "binary_nats", "frechet")]
         cells.append(f"{100 * row['probe_accuracy']:.1f} %")
         cells += map(seconds, (row["seconds_per_sample"], training, training * row["global_step"]))
         lines.append([f"**{kind}** (the lecture)", likelihood, "", samples, representation, computation, "", ""])
-        lines.append([name, *(cell.replace("- bits/dim", "-").replace("- nats", "-") for cell in cells)])
+        lines.append([name, *cells])
     accuracy = f"{100 * result['probe_accuracy'][0]:.1f} %"
     lines.append(["test images", "", "", number(result["frechet"][0]), accuracy, "", "", ""])
-    header = [title, "log-likelihood", "binary", "samples", "representation", "per sample", "per training image"]
-    return plot.table([*header, "training"], lines)
-
-
-def draw(results: Results, folder) -> dict[str, str]:
-    runs, blocks = {name: results[f"tradeoffs-{name}"][0] for name in DATASETS}, {}
-    for name, run in runs.items():
-        shown = plot.pictures(folder, {f"tradeoffs-{name}.png": (f"tradeoffs-{name}", "samples.png", SAMPLES)})
-        blocks[name] = lecture_table(run, DATASETS[name]) + "\n\n" + shown
-    return blocks
+    header = ["", "bits per dimension", "binary pixels, nats", "samples", "representation"]
+    return {
+        "table": plot.table([*header, "per sample", "per training image", "training"], lines),
+        "pictures": plot.pictures(folder, PICTURES),
+    }

@@ -8,7 +8,7 @@ from benchmarks import plot
 from benchmarks.plot import Result, Results, median, number, ratios
 
 RETURN = "charts/episodic_return_100"
-COLUMNS = ["global_step", RETURN, "charts/SPS", "charts/max_kl", "charts/steps_per_update"]
+COLUMNS = ["global_step", RETURN, "charts/SPS", "charts/max_kl", "charts/steps_per_update", *plot.PROCESS]
 COLUMNS += ["time/rollout", "time/learn", "time/elapsed", "raw/one_core_SPS", "raw/all_cores_SPS", "raw/cores"]
 ENVIRONMENTS = {  # where training ends, where the post's logs are compared, limits of the figure
     "Reacher": (1e6, 1e6, (-25, -3)),
@@ -158,10 +158,7 @@ def speed_table(results: Results) -> str:
         rollout, learn = (result.facts[f"median time/{part}"] for part in ("rollout", "learn"))
         return rollout / (rollout + learn)
 
-    programs = {
-        "`algos/trpo_parallel.py`": ours,
-        "sb3-contrib": results["sb3-speed-reacher"],
-    }
+    programs = {"`algos/trpo_parallel.py`": ours, "sb3-contrib": results["sb3-speed-reacher"]}
     columns = {
         "steps/s": lambda seeds: median(map(steps_per_second, seeds)),
         "ours is faster": compare(ours, lambda result: 1 / steps_per_second(result)),
@@ -171,19 +168,9 @@ def speed_table(results: Results) -> str:
     return plot.beside("program", programs, columns)
 
 
-def gathering_table(results: Results) -> str:
-    """Our gathering against what the environment allows."""
-    raw, ours = results["raw-stepping-reacher"], results["trpo-speed-reacher"]
-    limits = {
-        "one core, times the cores": lambda result: result.final("raw/one_core_SPS") * result.final("raw/cores"),
-        "all cores at once": lambda result: result.final("raw/all_cores_SPS"),
-    }
-    rows = []
-    for label, limit in limits.items():
-        shares = [median(ratios(ours, raw, rate, limit), percent) for rate in (gathering_rate, steps_per_second)]
-        rows.append([label, median(map(limit, raw)), *shares])
-    header = ["raw `env.step` on Reacher-v5", "steps/s", "our gathering reaches", "our whole training reaches"]
-    return plot.table(header, rows)
+def raw_rate(result: Result) -> float:
+    """Steps per second of the environment itself, on all cores."""
+    return result.final("raw/all_cores_SPS")
 
 
 def race_table(results: Results) -> str:
@@ -199,6 +186,8 @@ def race_table(results: Results) -> str:
 
 def draw(results: Results, folder) -> dict[str, str]:
     post_figure(results, folder / "post.png")
+    for run in results["trpo-endurance"]:
+        plot.endurance(folder / "endurance.png", run)
     again = {}  # two of the post's settings by the new file beside the old one's seeds
     for setting in ("steps1000", "adapt-both"):
         again[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
@@ -218,6 +207,7 @@ def draw(results: Results, folder) -> dict[str, str]:
     returns = {"seeds": plot.count, "training": RETURN, "deterministic": "eval/episodic_return"}
     adapted = results["trpo-post-reacher-adapt-both-margin"]
     seconds = [seed.cpu for seed in results if seed.name.startswith("trpo-post-") and seed.name != "trpo-post-start"]
+    raw, speed = results["raw-stepping-reacher"], results["trpo-speed-reacher"]
     return {
         "post": post_table(results),
         "cpu": median(seconds),
@@ -225,7 +215,9 @@ def draw(results: Results, folder) -> dict[str, str]:
         "actors": plot.beside("actors", actors, times),
         "humanoid": plot.beside("Humanoid-v5, return after 1 M steps", humanoid, returns | {"CPU seconds": plot.cpu}),
         "speed": speed_table(results),
-        "gathering": gathering_table(results),
+        "raw": median(map(raw_rate, raw)),
+        "gathering": median(ratios(speed, raw, gathering_rate, raw_rate), percent),
+        "training": median(ratios(speed, raw, steps_per_second, raw_rate), percent),
         "race": race_table(results),
         "number": f"Reacher-v5 {number(plot.mean(seed.at(1e6) for seed in adapted))} after 1 M steps, both adapted "
         "(the post, v1: -5.2)",
