@@ -310,8 +310,10 @@ infogan-mnist     | 1-3 | 1  | python -m benchmarks.frechet gen/infogan.py --dat
 [draw]
 # the bound on binarized MNIST: as far as a CPU gets in a quarter of an hour; then the full schedules, the last for a GPU
 draw-mnist-{attention,fixed,whole} | 1 | 1 | python gen/draw.py --dataset mnist --epochs 12 {,--binarize static,--no-attention}
-draw-full-{attention,whole}   | {1,1-3} | {1,8+} | python {-m benchmarks.endurance gen/draw.py,gen/draw.py --no-attention} --dataset mnist --epochs 60
+draw-full-{attention,whole}   | 1-3 | {1,8+} | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
 draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
+# two hours on the digits: does memory, the number of open files or the time of an epoch grow?
+draw-endurance                | 1   | 1  | python -m benchmarks.endurance gen/draw.py --epochs 100000
 # how the first updates go: filters and canvas as they start here and as in most code
 draw-start-{default,canvas,filters,both}  | 1 | 1 | python -m benchmarks.draw_start {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
 

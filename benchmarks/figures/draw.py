@@ -70,7 +70,7 @@ def draw(results: Results, folder) -> dict[str, str]:
     from gen import draw as script
 
     plot.pictures(folder, PICTURES)
-    for run in results["draw-full-attention"]:
+    for run in results["draw-endurance"]:
         plot.endurance(folder / "endurance.png", run)
     model, test = load_model(folder, "draw-mnist-attention", script)
     if model:
