@@ -1,8 +1,6 @@
-"""Run a script for hours, and add to each of its rows memory, open files and CPU seconds: does anything grow?
+"""Run a script for two hours, with memory, open files and CPU seconds in each of its rows: does anything grow?
 
     python -m benchmarks.endurance algos/trpo_parallel.py --total-timesteps 1000000000
-
-After two hours it is interrupted.
 """
 
 import contextlib
