@@ -1,6 +1,6 @@
 """Run a script for two hours, with memory, open files and CPU seconds in each of its rows: does anything grow?
 
-    python -m benchmarks.endurance algos/trpo_parallel.py --total-timesteps 1000000000
+python -m benchmarks.endurance algos/trpo_parallel.py --total-timesteps 1000000000
 """
 
 import contextlib
