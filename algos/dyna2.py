@@ -233,10 +233,6 @@ def make_player(world: ConnectFour, long: torch.Tensor, n: int, simulations: int
     return player
 
 
-def random_player(world: ConnectFour, generator: torch.Generator):
-    return lambda state, games: act(world.legal(state).float(), world.legal(state), 1.0, generator)
-
-
 def play_match(world: ConnectFour, ours, theirs, n: int) -> torch.Tensor:
     """Our points in each of n games, 1, 0.5 or 0: [n]. We move first in every other one."""
     state, games = world.start(n), torch.arange(n, device=world.columns.device)
@@ -268,6 +264,9 @@ def train(args: Args) -> dict:
     def player(weights: torch.Tensor, simulations: int):
         return make_player(world, weights, args.eval_games, simulations, args, eval_generator)
 
+    def random_player(state: torch.Tensor, games: torch.Tensor) -> torch.Tensor:
+        return act(world.legal(state).float(), world.legal(state), 1.0, eval_generator)
+
     def match(ours, theirs) -> float:
         return play_match(world, ours, theirs, args.eval_games).mean().item()
 
@@ -280,7 +279,7 @@ def train(args: Args) -> dict:
             "global_step": moves,
             "charts/games": batch * args.num_games,
             "charts/SPS": moves / (time.perf_counter() - start),
-            "eval/points_random": match(player(long, 0), random_player(world, eval_generator)),
+            "eval/points_random": match(player(long, 0), random_player),
             "eval/points_short": match(player(long, n), player(torch.zeros_like(long), n)) if last else None,
             "eval/points_long": match(player(long, n), player(long, 0)) if last else None,
         }

@@ -18,7 +18,6 @@ from algos.dyna2 import (
     learn,
     make_player,
     play_match,
-    random_player,
     search,
     self_play,
     simulate,
@@ -200,7 +199,12 @@ def test_a_match_is_scored_for_us_in_both_orders():
         return lambda state, games: torch.full_like(games, x)
 
     assert play_match(WORLD, column(0), column(1), 4).tolist() == [1, 0, 1, 0]  # whoever moves first has four first
-    points = play_match(WORLD, random_player(WORLD, seeded(1)), random_player(WORLD, seeded(2)), 400)
+
+    def random_player(state, games):
+        return act(WORLD.legal(state).float(), WORLD.legal(state), 1.0, generator)
+
+    generator = seeded(1)
+    points = play_match(WORLD, random_player, random_player, 400)
     assert abs(points.mean() - 0.5) < 4 * 0.5 / 20 and abs(points[::2].mean() - 0.555) < 4 * 0.5 / 200**0.5
     player = make_player(WORLD, torch.zeros(NUM_FEATURES), 8, 0, Args(), seeded())
     assert len(set(player(WORLD.start(8), torch.arange(8)).tolist())) > 2  # without knowledge all moves are ties

@@ -205,8 +205,8 @@ def test_a_reader_meets_the_algorithm_early_and_little_else(script):
     definitions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     common_line = text[: text.index(COMMON)].count("\n")
     own = [node.lineno for node in definitions if node.name != "Args" and node.lineno < common_line]
-    assert len(own) <= 22
-    assert min(own) <= 130
+    assert len(definitions) <= (22 if script == "algos/trpo_parallel.py" else 14 if "algos" in script else 16)
+    assert min(own) <= 120
     assert ast.get_docstring(ast.parse(text)).count("\n") <= 32
     test = ROOT / "tests" / f"test_{Path(script).stem}.py"
     assert test.read_text().count("\n") <= 1.1 * text.count("\n"), "longer than what it tests"
