@@ -94,7 +94,8 @@ def test_the_surrogate_is_clipped_where_the_ratio_has_moved_with_the_advantage(a
 @pytest.mark.parametrize("space", [Box(-1, 1, (2,)), Discrete(3)])
 def test_the_first_step_is_the_policy_gradients(space):
     torch.manual_seed(1)
-    obs, advantages, policy = torch.randn(100, 3), torch.randn(100), Policy(Standardize(3), 3, space, log_std_init=-0.5)
+    obs, advantages = torch.randn(100, 3), 0.3 * torch.randn(100)
+    policy = Policy(Standardize(3), 3, space, log_std_init=-0.5)
     with torch.no_grad():
         old = policy(obs)
     actions, before = old.sample(), [p.detach().clone() for p in policy.parameters()]

@@ -104,7 +104,8 @@ def test_td_lambda_with_large_steps():
 def test_batch_updating_is_where_sweeps_converge_to(lambda_):
     batch, v, w = Batch(5), np.full((2, 6), 0.5), np.full((1, 6), 0.5)
     v[:, 5] = w[:, 5] = 0
-    episodes = [random_walk(5, 0.0, np.random.default_rng(seed)) for seed in (2, 8)]
+    paths = [2, 3, 4, 5], [2, 1, 2, 3, 2, 3, 4, 3, 4, 5]  # the leftmost state is not seen
+    episodes = [(np.array(path), np.array([0.0] * (len(path) - 2) + [1.0])) for path in paths]
     for states, rewards in episodes:
         batch(v, states, rewards, None, GAMMA, lambda_)
     for _ in range(3000):
@@ -114,9 +115,8 @@ def test_batch_updating_is_where_sweeps_converge_to(lambda_):
             td_lambda(after, states, rewards, np.array([1e-7]), GAMMA, lambda_)
             change += (after - w) / 1e-7
         w += 0.02 * change
-    unseen = set(range(5)) - {s for states, _ in episodes for s in states}
     assert v[0] == pytest.approx(w[0], abs=1e-4) and (v[0] == v[1]).all()
-    assert unseen == {0} and v[0, 0] == 0.5
+    assert v[0, 0] == 0.5
 
 
 def test_batch_td_1_is_the_mean_return():
@@ -148,7 +148,7 @@ def test_the_random_walks():
 def test_published_errors(method, alpha, published, tmp_path):
     row = train(Args(run_dir=tmp_path / "run", method=method, learning_rate=(alpha, 0.01), num_runs=50))
     error, se = row[f"eval/average_rms_error_{alpha:g}"], row[f"eval/average_rms_error_se_{alpha:g}"]
-    assert 0.003 < se < 0.015 and abs(error - published) < 4 * se  # published: of 60 runs, or 10
+    assert 0.001 < se < 0.015 and abs(error - published) < 4 * se + 0.005  # theirs, of 60 runs or 10, has an error too
     assert row["eval/average_rms_error_0.01"] > 0.45  # hardly learned
     v = np.load(tmp_path / "run/model.npz")["v"]
     rms = np.sqrt(((v[:, 0, :19] - np.arange(-9, 10) / 10) ** 2).mean(axis=1))
