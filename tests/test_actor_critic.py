@@ -97,7 +97,7 @@ def test_the_step_ascends_the_mean_of_score_times_advantage(space):
     for parameter, start, gradient in zip(policy.parameters(), before, expected, strict=True):
         assert torch.allclose(parameter, start + 0.1 * gradient, atol=1e-6)
     assert losses["losses/entropy"] == pytest.approx(
-        2 * (-0.5 + 0.5 * np.log(2 * np.pi * np.e)) if policy.log_std is not None else np.log(3), abs=1e-3
+        2 * (-0.5 + 0.5 * np.log(2 * np.pi * np.e)) if policy.log_std is not None else np.log(3), abs=1e-2
     )
 
 
