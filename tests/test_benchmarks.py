@@ -468,7 +468,6 @@ def test_figures_and_blocks_come_from_results_alone_and_name_what_is_missing(tmp
     assert plot.main() == 0
     output = capsys.readouterr().out
     assert "missing trpo-b" in output
-    assert "different versions of the code in trpo-a" in output
     assert "no block <!-- begin: machines -->" in output
     header, _, ours, theirs = page.read_text().splitlines()[1:5]
     assert (header, ours, theirs) == ("| program | return |", "| trained | -4.50 ± 0.71 |", "| theirs | -3 |")

@@ -86,7 +86,7 @@ def test_the_gradient_on_one_network_is_the_semi_gradient():
 
 def test_the_action_values_of_the_corridor_are_exact_although_most_episodes_are_truncated(tmp_path):
     """Optimal values by hand: gamma to the power of the steps to the end. A truncation is no termination."""
-    flags = {"total_timesteps": 7_000, "learning_rate": 4e-3, "gamma": 0.8, "learning_starts": 400, "end_e": 1.0}
+    flags = {"total_timesteps": 10_000, "learning_rate": 4e-3, "gamma": 0.8, "learning_starts": 400, "end_e": 1.0}
     flags |= {"target_frequency": 100, "buffer_size": 4_000, "batch_size": 64}
     row = train(Args(**SMALL | flags, run_dir=tmp_path / "run"))
     network = q_network(CELLS, 2)
