@@ -6,12 +6,9 @@ from benchmarks.plot import Results
 COLUMNS = ["global_step", "losses/loss", "eval/accuracy"]
 COLUMNS += [f"eval/{fact}_{layer}" for layer in (1, 2) for fact in ("correlation", "likeness", "dead")]
 WORDS = (
-    "ten features of layer 1, then of layer 2: the image that activates each most, its projection with switches, copies"
+    "Ten features of layer 1, then of layer 2: the image that activates each most, its projection with switches, copies"
 )
 PICTURES = {"deconvnet-cifar10.png": ("deconvnet-cifar10", "features.png", WORDS)}
-PICTURES |= {  # of the longer file
-    f"old_features{layer}.png": ("", "", f"An image of CIFAR-10 and all features of layer {layer}") for layer in (1, 2)
-}
 
 
 def draw(results: Results, folder) -> dict[str, str]:
