@@ -120,9 +120,9 @@ def initialize(module: nn.Module):
 
 
 def diversity(images: torch.Tensor) -> float:
-    """Mean distance of each image [n, c, h, w] to its nearest neighbour: 0 if all are the same."""
+    """Mean distance of each image [n, c, h, w] to its nearest neighbour: 1e-9 if all are the same."""
     x = images.flatten(1)
-    return torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values.mean().item()
+    return max(1e-9, torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values.mean().item())
 
 
 # --- data ------------------------------------------------------------------------------------
