@@ -49,7 +49,7 @@ def draw(results: Results, folder) -> dict[str, str]:
             end = plot.spread(seed.final(SCORE) for seed in seeds)
             cells = [number(ours), plot.median(arrived), plot.arrived(arrived), end, plot.cpu(seeds)]
             rows.append([f"{env}-v5", number(bar), number(theirs), *cells])
-            numbers.append(f"{env} {ours / 1e6:.2f} M ({theirs / 1e6:.2f} M)")
+            numbers.append(f"{env} {number(ours / 1e6)} M ({theirs / 1e6:.2f} M)")
     header = ["environment", "return", "steps, published mean curve", "steps, our mean curve"]
     header += ["each seed's first touch", "seeds that arrive", "return at the end", "CPU seconds"]
     variants = {label: results[f"es-cartpole-{name}"] for name, label in VARIANTS.items()}
