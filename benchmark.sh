@@ -91,9 +91,9 @@ trpo-to5-ours    | 1-5 | all | $processes 2 $reacher --total-timesteps 200000 --
 trpo-to5-single  | 1-5 | all | python algos/trpo.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000
 sb3-to5-best     | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5
 sb3-to5-{ours,same-kl} | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
+trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # two hours: does memory, the number of open files or the time of an update grow?
 trpo-endurance   | 1 | 1 | python -m benchmarks.endurance algos/trpo_parallel.py --env-id Reacher --total-timesteps 1000000000
-trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # seconds per update of 20,000 steps, over the number of actors
 trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
 

@@ -374,6 +374,7 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     if args.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # head takes what it wants
         for run in runs:
             python = (PEERS / run.peer / "bin" / "python").as_posix() if run.peer else "python"
             print(shlex.join(run.words(python)))

@@ -120,7 +120,7 @@ def initialize(module: nn.Module):
 
 
 def diversity(images: torch.Tensor) -> float:
-    """Mean distance of each image [n, c, h, w] to its nearest neighbour: 1e-9 if all are the same."""
+    """Mean distance of each image [n, c, h, w] to its nearest neighbour; not 0, as it is divided by."""
     x = images.flatten(1)
     return max(1e-9, torch.cdist(x, x).fill_diagonal_(math.inf).min(1).values.mean().item())
 

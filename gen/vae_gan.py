@@ -208,7 +208,7 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 
 def sharpness(images: torch.Tensor) -> float:
-    """Mean squared difference of neighbouring pixels of [n, c, h, w] in [0, 1], 1e-9 if there is none."""
+    """Mean squared difference of neighbouring pixels of [n, c, h, w] in [0, 1]; not 0, as it is divided by."""
     return max(1e-9, (images.diff(dim=2).square().mean() + images.diff(dim=3).square().mean()).item())
 
 

@@ -102,7 +102,7 @@ def test_the_sampled_gradient_is_the_exact_one_on_average():
     loss = policy_gradient_loss(logits, *rollout(logits.detach(), 20_000)[:3], G)
     (sampled,) = torch.autograd.grad(loss, logits)
     (exact,) = torch.autograd.grad(exact_objective(logits, G), logits)
-    assert torch.allclose(-sampled, exact, atol=0.012) and exact.abs().max() > 0.05
+    assert torch.allclose(-sampled, exact, atol=0.012) and exact.abs().max() > 0.05  # four times the tolerance
 
 
 def rows(folder):

@@ -148,7 +148,8 @@ def test_the_random_walks():
 def test_published_errors(method, alpha, published, tmp_path):
     row = train(Args(run_dir=tmp_path / "run", method=method, learning_rate=(alpha, 0.01), num_runs=50))
     error, se = row[f"eval/average_rms_error_{alpha:g}"], row[f"eval/average_rms_error_se_{alpha:g}"]
-    assert 0.001 < se < 0.015 and abs(error - published) < 4 * se + 0.005  # theirs, of 60 runs or 10, has an error too
+    assert 0.001 < se < 0.015  # under two other base seeds .0016 and .0022 were seen
+    assert abs(error - published) < 4 * se + 0.005  # theirs, of 60 runs or 10, has an error too
     assert row["eval/average_rms_error_0.01"] > 0.45  # hardly learned
     v = np.load(tmp_path / "run/model.npz")["v"]
     rms = np.sqrt(((v[:, 0, :19] - np.arange(-9, 10) / 10) ** 2).mean(axis=1))

@@ -9,7 +9,7 @@ from benchmarks.plot import Result, Results, median, number, ratios
 
 RETURN = "charts/episodic_return_100"
 COLUMNS = ["global_step", RETURN, "charts/SPS", "charts/max_kl", "charts/steps_per_update", *plot.PROCESS]
-COLUMNS += ["time/rollout", "time/learn", "time/elapsed", "raw/one_core_SPS", "raw/all_cores_SPS", "raw/cores"]
+COLUMNS += ["time/rollout", "time/learn", "time/elapsed", "raw/all_cores_SPS"]
 ENVIRONMENTS = {  # where training ends, where the post's logs are compared, limits of the figure
     "Reacher": (1e6, 1e6, (-25, -3)),
     "Swimmer": (2e6, 2e6, (-5, 112)),
