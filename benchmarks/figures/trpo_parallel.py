@@ -51,7 +51,7 @@ def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
     found = {"updates": len(columns["update"])}
     if name in RACE:
         found["bar"] = reached(columns, -5)
-    for column in {"time/rollout", "time/learn"} & columns.keys():
+    for column in [name for name in ("time/rollout", "time/learn") if name in columns]:
         found[f"median {column}"] = float(np.median(columns[column][len(columns[column]) > 1 :]))  # the first warms up
     return found
 
