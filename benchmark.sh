@@ -269,7 +269,7 @@ vae-weight-{0.1,0.3,1,3,10}  | 1 | 1 | python -m benchmarks.squared_error_vae --
 
 [iwae]
 # Burda et al., one stochastic layer: their 3,280 epochs are eight stages; here as many as a CPU finishes
-iwae-{k1-stages3,k50-stages3,k1-stages4,k50-stages4,k1-stages5} | 1 | 1 | python gen/iwae.py --dataset mnist --stages {3,3,4,4,5} --k {1,50,1,50,1}
+iwae-{k1-stages3,k50-stages3,k1-stages4,k50-stages4,k1-stages5,k1-stages6} | 1 | 1 | python gen/iwae.py --dataset mnist --stages {3,3,4,4,5,6} --k {1,50,1,50,1,1}
 iwae-{k1,k50}-paper    | 1 | 8+ | python gen/iwae.py --dataset mnist --stages 8 --k {1,50}
 
 [nice]
