@@ -8,9 +8,9 @@
     python algos/dyna2.py --simulations 0 --num-games 256 --total-episodes 61440
 
 Both memories are weights of the same features, and actions are selected from the sum of both. Before every real move,
-simulated games from the current position update the short-term memory by Sarsa(lambda); it is cleared at the end of
-the game. The long-term memory learns by Sarsa from the real moves and is kept. With the long-term memory at 0 this is
-temporal-difference search; with --simulations 0 it is Sarsa in self-play. The model is the rules of the game.
+simulated games from the current position update the short-term memory by SARSA(lambda); it is cleared at the end of
+the game. The long-term memory learns by SARSA from the real moves and is kept. With the long-term memory at 0 this is
+temporal-difference search; with --simulations 0 it is SARSA in self-play. The model is the rules of the game.
 
 Silver, Sutton & Mueller 2008, "Sample-based learning and search with permanent and transient memories": Dyna-2.
 Silver, Sutton & Mueller 2012, "Temporal-difference search in computer Go": the short-term memory alone.
@@ -137,9 +137,9 @@ class ConnectFour:
 # --- the algorithm ---------------------------------------------------------------------------
 
 
-def value(weights: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Values of moves, from the places of their features in the flattened weights: [..., 69] -> [...]."""
-    return weights.take(places).sum(-1).tanh()
+def value(weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Values of moves, from the indices of their features in the flattened weights: [..., 69] -> [...]."""
+    return weights.take(indices).sum(-1).tanh()
 
 
 def act(q: torch.Tensor, legal: torch.Tensor, epsilon: float, generator: torch.Generator) -> torch.Tensor:
@@ -153,18 +153,18 @@ def act(q: torch.Tensor, legal: torch.Tensor, epsilon: float, generator: torch.G
 def simulate(world: ConnectFour, state: torch.Tensor, memory: torch.Tensor, args: Args, generator: torch.Generator):
     """A simulated game from each state [n, 76]; then each row of memory [n, features], the sum of both, learns from it.
 
-    Sarsa(lambda), forward view: the value of each move moves towards its lambda-return.
+    SARSA(lambda), forward view: the value of each move moves towards its lambda-return.
     """
     horizon, rows = WIDTH * HEIGHT, torch.arange(len(state), device=state.device)
     errors, visited, moves = torch.zeros(len(state), horizon, device=state.device), [], []
     for t in range(horizon):
-        places = world.features(state) + NUM_FEATURES * rows[:, None, None]
-        q = value(memory, places)
+        indices = world.features(state) + NUM_FEATURES * rows[:, None, None]
+        q = value(memory, indices)
         action = act(q, world.legal(state), args.epsilon, generator)
         chosen = q.gather(1, action[:, None]).squeeze(1)
         if t > 0:
             errors[rows, t - 1] += GAMMA * chosen
-        visited.append(places[torch.arange(len(rows), device=rows.device), action])
+        visited.append(indices[torch.arange(len(rows), device=rows.device), action])
         moves.append(horizon * rows + t)
         state, reward, terminated = world.step(state, action)
         errors[rows, t] = reward - chosen
@@ -193,7 +193,7 @@ def search(world: ConnectFour, state, long, short, simulations: int, args: Args,
 
 
 def learn(long: torch.Tensor, visited: torch.Tensor, errors: torch.Tensor, learning_rate: float):
-    """Sarsa from moves with features visited [n, 69] and TD errors [n]; a shared weight moves by the mean error."""
+    """SARSA from moves with features visited [n, 69] and TD errors [n]; a shared weight moves by the mean error."""
     errors = errors.repeat_interleave(len(LINES))
     means = torch.zeros_like(long).scatter_reduce(0, visited.flatten(), errors, "mean", include_self=False)
     long += learning_rate / len(LINES) * means
@@ -208,7 +208,7 @@ def self_play(world: ConnectFour, long: torch.Tensor, n: int, args: Args, genera
         action = act(q, world.legal(state), args.epsilon, generator)
         visited = world.features(state)[torch.arange(len(state), device=long.device), action]
         state, reward, terminated = world.step(state, action)
-        # Sarsa: the move before, now that the next one is known, and the last move of a game
+        # SARSA: the move before, now that the next one is known, and the last move of a game
         errors = GAMMA * value(long, visited)[: len(before)] - value(long, before)
         last_errors = (reward - value(long, visited))[terminated]
         learn(long, torch.cat([before, visited[terminated]]), torch.cat([errors, last_errors]), args.learning_rate)
@@ -225,9 +225,9 @@ def make_player(world: ConnectFour, long: torch.Tensor, n: int, simulations: int
     short = torch.zeros(n, NUM_FEATURES, device=long.device)
 
     def player(state: torch.Tensor, games: torch.Tensor) -> torch.Tensor:
-        corrected = short[games]
-        q = search(world, state, long, corrected, simulations, args, generator)
-        short[games] = corrected
+        memory = short[games]
+        q = search(world, state, long, memory, simulations, args, generator)
+        short[games] = memory
         return act(q, world.legal(state), 0.0, generator)
 
     return player

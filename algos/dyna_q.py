@@ -10,7 +10,7 @@ Model-free learning uses a real step once. Dyna-Q also stores where each action 
 n stored transitions, chosen at random, with the same update; --planning-steps 0 is Q-learning.
 
 Sutton 1990, "Integrated architectures for learning, planning, and reacting": Dyna.
-Sutton & Barto 2018, "Reinforcement learning: an introduction", section 8.2: the box "Tabular Dyna-Q", the maze and the
+Sutton & Barto 2018, "Reinforcement learning", 2nd edition: section 8.2, the box "Tabular Dyna-Q", the maze and the
 settings of Figure 8.2. As there, the model keeps a pair's last outcome: a stochastic world needs counts. The table is
 Python on the host, where a GPU has nothing to do: there is no --cuda.
 """

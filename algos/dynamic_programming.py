@@ -69,7 +69,7 @@ class Args:
     """time limit for the return of the greedy policy; the values know none"""
 
 
-# --- the algorithm: P [s, a, s'] are p(s' | s, a), without what ends an episode; R [s, a] expected rewards -----
+# --- the algorithm: P [s, a, s'] is p(s' | s, a) without transitions that terminate; R [s, a] is r(s, a) -----
 
 
 def action_values(P: np.ndarray, R: np.ndarray, v: np.ndarray, gamma: float) -> np.ndarray:
@@ -93,7 +93,7 @@ def greedy(q: np.ndarray) -> np.ndarray:
 
 
 def expected_returns(P: np.ndarray, R: np.ndarray, policy: np.ndarray, gamma: float, num_steps: int) -> np.ndarray:
-    """Of episodes of at most so many steps, from every state."""
+    """Expected returns [states] of episodes of at most num_steps steps, from every state."""
     P, R = np.einsum("sa,sat->st", policy, P), (policy * R).sum(axis=1)
     v = np.zeros(len(policy))
     for _ in range(num_steps):

@@ -100,7 +100,7 @@ def network(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 
 def estimate_gradient(parameters: list[torch.Tensor], x: torch.Tensor, labels: torch.Tensor, sigma: float) -> tuple:
-    """sum_i (L(theta + sigma eps_i) - L(theta - sigma eps_i)) eps_i / (2 sigma n), as in section 2.1 of Salimans et al.
+    """sum_i (L(theta + sigma eps_i) - L(theta - sigma eps_i)) eps_i / (2 sigma pairs), section 2.1 of Salimans et al.
 
     x [pairs, images, pixels], labels [pairs, images] -> gradient of each parameter, losses [2, pairs].
     """

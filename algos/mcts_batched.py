@@ -111,7 +111,7 @@ def random_moves(board: Board, own: torch.Tensor, other: torch.Tensor, draws: to
 
 
 def rollout(board: Board, own: torch.Tensor, other: torch.Tensor, plies: int, generator: torch.Generator):
-    """The result for the player to move when both play at random for at most so many plies: [n], [n] -> [n]."""
+    """The result for the player to move when both play at random for at most `plies` plies: [n], [n] -> [n]."""
     draws = torch.rand(plies, len(own), len(board.masks), generator=generator, device=own.device)
     moved = torch.zeros(plies + 1, len(own), dtype=torch.int64, device=own.device)  # the last one stays without a line
     for ply in range(plies):
@@ -125,8 +125,9 @@ def rollout(board: Board, own: torch.Tensor, other: torch.Tensor, plies: int, ge
 def search(board: Board, own: torch.Tensor, other: torch.Tensor, args: Args, generator: torch.Generator) -> tuple:
     """UCT from positions own, other [roots] -> visits and sums of results at the roots, [roots, actions] each.
 
-    Node r * (simulations + 1) + k is what simulation k added to tree r. An edge is node * actions + action; an edge
-    without a child leads to the dummy node, the last one, and the dummy's edges lead to the dummy itself.
+    Node r * (simulations + 1) is the root of tree r; simulation i, from 0, adds the node i + 1 places behind it.
+    An edge is node * actions + action. An edge without a child leads to the dummy node, the last one, and so do the
+    dummy's own edges.
     """
     device, roots, actions = own.device, len(own), len(board.masks)
     dummy = roots * (args.simulations + 1)

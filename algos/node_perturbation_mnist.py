@@ -69,7 +69,7 @@ class Args:
     pairs: Annotated[int, Field(ge=1, le=1000)] = 16
     """antithetic pairs that perturb each layer for each image"""
     sigma: PositiveFloat = 0.02
-    """standard deviation of the noise, divided by the norm of the layer's input: that of the equivalent weight noise"""
+    """standard deviation of the equivalent weight noise; that of the pre-activations is larger by the input's norm"""
     learning_rate: PositiveFloat = 0.001
     """Adam's initial learning rate; it is annealed linearly to 0"""
     weight_decay: NonNegativeFloat = 0.3
@@ -113,8 +113,8 @@ def estimate_gradient(parameters: list[torch.Tensor], x: torch.Tensor, labels: t
         losses.append(F.cross_entropy(logits.movedim(3, 1), targets, reduction="none"))
         f = (losses[-1][0] - losses[-1][1]) / (2 * args.sigma * n * args.pairs)  # [n, pairs]
         z_gradient = torch.einsum("np,npo->no", f, xi) / norm  # dL/dz
-        total = v.T @ z_gradient
-        gradients += [total[:-1], total[-1]]
+        gradient = v.T @ z_gradient
+        gradients += [gradient[:-1], gradient[-1]]
         x = underflow(z)
     return gradients, torch.stack(losses)
 

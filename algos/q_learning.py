@@ -11,15 +11,16 @@ Each step moves Q(s, a) towards the reward plus the discounted value of the best
 behaviour policy takes there. So it learns the optimal values from any behaviour policy that keeps trying all actions:
 the second command learns the shortest path along the cliff from a random policy.
 
---env-id doors is the two doors of the post: the first pays 1, the second 100 one time in ten. Without exploration
-(--start-e 0 --end-e 0) most runs stay with the first door.
+--env-id doors is a two-armed bandit from the post below: the first door pays 1, the second 100 one time in ten. Without
+exploration (--start-e 0 --end-e 0) most runs stay with the first door.
 
 All runs advance side by side, one numpy operation for all of them; a table this small gains nothing from a GPU.
 
 Watkins 1989, "Learning from delayed rewards".
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: equation 6.8, Example 6.6 (the cliff).
-Kevin Frans 2016, "Model-free prediction and control" (the post): the two doors, exploration that decreases.
-Conventions: equal values are a tie, broken at random; there is no time limit, episodes end where they terminate.
+Kevin Frans 2016, "Model-free prediction and control" (the post): the two doors, exploration that decreases,
+https://kvfrans.com/model-free-prediction-and-control/.
+Conventions: ties are broken at random; there is no time limit while learning, one of 1,000 steps in the evaluation.
 """
 
 import csv

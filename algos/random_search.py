@@ -8,7 +8,7 @@
     python algos/random_search.py
     python algos/random_search.py --max-episode-steps 500
 
-Every episode has new weights, uniform within -1 and 1, and the sign of the weighted sum of the observations is the
+Every episode has new weights, uniform in [-1, 1], and the sign of the weighted sum of the observations is the
 action. Episodes are independent, so the number until one lasts to the time limit is geometric.
 
 Kevin Frans 2016, "Simple reinforcement learning methods to learn CartPole" (the post),

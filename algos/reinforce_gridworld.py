@@ -104,7 +104,7 @@ def rollout(logits: torch.Tensor, num_envs: int) -> tuple[torch.Tensor, ...]:
 def policy_gradient_loss(logits, obs, actions, rewards, gamma: float) -> torch.Tensor:
     """Its gradient is minus REINFORCE's: the mean over episodes of sum_t gamma^t G_t grad log pi(a_t | o_t).
 
-    gamma^t makes it an unbiased estimate of the gradient of the exact objective; it is often left out.
+    With gamma^t, which is often left out, it is unbiased up to the time limit. obs, actions, rewards: [time, n].
     """
     discounted = rewards * gamma ** torch.arange(len(rewards), device=rewards.device).unsqueeze(1)
     credit = discounted.flip(0).cumsum(0).flip(0)  # gamma^t G_t, the sum over k >= t of gamma^k r_k
@@ -127,7 +127,6 @@ def train(args: Args) -> dict:
     while global_step < args.total_timesteps:
         with torch.no_grad():
             obs, actions, rewards, mask = rollout(logits, args.num_envs)
-            exact = exact_objective(logits, args.gamma)
         loss = policy_gradient_loss(logits, obs, actions, rewards, args.gamma)
         optimizer.zero_grad()
         loss.backward()
@@ -137,7 +136,7 @@ def train(args: Args) -> dict:
         row = {
             "global_step": global_step,
             "charts/episodic_return": rewards.sum(0).mean().item(),
-            "eval/exact_return": exact.item(),
+            "eval/exact_return": exact_objective(logits.detach(), args.gamma).item(),
             "eval/east_where_alike": logits.detach().softmax(1)[1, 1].item(),
             "charts/SPS": global_step / (time.perf_counter() - start),
         }

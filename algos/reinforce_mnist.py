@@ -65,7 +65,7 @@ class Args:
     batch_size: Annotated[int, Field(ge=2, le=100_000)] = 100
     """decisions per update"""
     learning_rate: PositiveFloat = 0.1
-    """step size of plain gradient ascent"""
+    """SGD's learning rate"""
     reward_wrong: float = 0.0
     """reward of a wrong decision; that of a correct one is larger by 1"""
     baseline: Literal["none", "mean"] = "none"
@@ -81,7 +81,7 @@ def policy_network(num_pixels: int) -> nn.Sequential:
 
 
 def policy_loss(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: str) -> torch.Tensor:
-    """Minus the mean of (r - b) log pi(a | x), both [n], whose gradient is REINFORCE's.
+    """Minus the mean of (r - b) log pi(a | x), so its gradient is minus REINFORCE's: log_probs, rewards [n] -> scalar.
 
     Its gradient in the logits is (r - b) (softmax - onehot(a)) / n; with the label as a and r - b = 1, cross-entropy's.
     """

@@ -15,7 +15,7 @@ All runs advance side by side, one numpy operation for all of them; a table this
 
 Rummery & Niranjan 1994, "On-line Q-learning using connectionist systems".
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: equations 6.7 and 6.9, Example 6.6 (the cliff).
-Conventions: equal values are a tie, broken at random; there is no time limit, episodes end where they terminate.
+Conventions: ties are broken at random; there is no time limit while learning, one of 1,000 steps in the evaluation.
 """
 
 import csv

@@ -17,9 +17,9 @@ Python steps the environment for one run after the other; a table this small gai
 
 Watkins 1989, "Learning from delayed rewards": Q(lambda).
 Singh & Sutton 1996, "Reinforcement learning with replacing eligibility traces".
-Sutton & Barto 2018, "Reinforcement learning", 2nd edition: sections 5.3, 12.7 and 12.10, examples 5.3, 6.5 and 6.6.
-Conventions: equal values are a tie, broken at random; an episode ends where it terminates, or without a termination
-after 10,000 steps; the step size is part of the trace, so that a decreasing one is that of the visit.
+Sutton & Barto 2018, "Reinforcement learning", 2nd edition: sections 5.4, 12.7 and 12.10, examples 5.3, 6.5 and 6.6.
+Conventions: ties are broken at random; an episode is cut off and bootstrapped after 10,000 steps; the step size is part
+of the trace, so that a decreasing one is that of the visit.
 """
 
 import csv
@@ -177,19 +177,18 @@ def train(args: Args) -> dict:
         for i in range(args.num_runs):
             returns[i, k], length, _ = play(env, q[i], visits[i], args.epsilon, args.learning_rate, args, rng)
             global_step += length
+        last = k + 1 == args.total_episodes
+        played = [play(env, q[i], visits[i], 0.0, 0.0, args, rng) for i in range(args.num_runs)] if last else []
+        greedy = np.array([total for total, _, terminated in played if terminated])  # others have no return
         row = {
             "global_step": global_step,
             "charts/episode": k + 1,
             **mean_and_error("charts/episodic_return", returns[:, k]),
             **mean_and_error("charts/episodic_return_100", returns[:, max(0, k - 99) : k + 1].mean(axis=1)),
             "charts/SPS": global_step / (time.perf_counter() - start),
-            **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
+            **mean_and_error("eval/episodic_return", greedy),
+            "eval/share_ended": len(greedy) / args.num_runs if last else None,
         }
-        if k + 1 == args.total_episodes:
-            episodes = [play(env, q[i], visits[i], 0.0, 0.0, args, rng) for i in range(args.num_runs)]
-            greedy = np.array([total for total, _, terminated in episodes if terminated])  # others have no return
-            row |= mean_and_error("eval/episodic_return", greedy)
-            row["eval/share_ended"] = len(greedy) / args.num_runs
         run.log(row)
 
     np.savez(run.dir / "model.npz", q=q)

@@ -12,14 +12,14 @@ The value of a state moves towards a target. n-step 1 is TD(0), which bootstraps
 biased by that state's value. n-step with n as large as the episode is Monte Carlo: unbiased, high variance. The
 lambda-return averages over all n, with weights that fall as the powers of lambda; it needs the rest of the episode
 (forward view). TD(lambda) needs no future: an eligibility trace propagates each TD error to the earlier states
-(backward view). True online TD(lambda) makes both views agree exactly at every step.
+(backward view). True online TD(lambda) is exactly the forward view that ends at the present step (section 12.4).
 
 The environments are the book's random walks. Every episode is learned from with all step sizes at once: values are an
 array [step sizes, states] for each of many independent runs. A table this small gains nothing from a GPU.
 
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: chapters 6, 7, 12; examples 6.2, 6.3 and 7.1.
 van Seijen et al. 2016, "True online temporal-difference learning".
-Differences: 1. the lambda-return bootstraps from the values that each update finds, so that lambda 0 is TD(0).
+Differences: 1. the lambda-return bootstraps from values already updated in this pass, so that lambda 0 is TD(0).
 2. batch updating solves for what sweeps over all episodes converge to: LSTD(lambda) (Boyan 2002).
 """
 
@@ -57,7 +57,7 @@ class Args:
     """folder for the results; default: a new one under runs/"""
 
     env_id: Literal["walk-5", "walk-19"] = "walk-19"
-    """number of states: Example 6.2 or 7.1"""
+    """random walk of 5 states (Example 6.2) or 19 (Example 7.1)"""
     num_runs: Annotated[int, Field(ge=2, le=100_000)] = 100
     """independent runs"""
     total_episodes: PositiveInt = 10
@@ -72,7 +72,7 @@ class Args:
 
 
 def n_step_td(v: np.ndarray, states: np.ndarray, rewards: np.ndarray, alpha: np.ndarray, gamma: float, n: float):
-    """Equations 7.1 and 7.2; S_t is due at time t + n, or at the end, always after S_t-1."""
+    """Equations 7.1 and 7.2; S_t is updated at time t + n or at the end of the episode, always after S_t-1."""
     for t, s in enumerate(states[:-1]):
         end = min(t + int(n), len(rewards))
         target = rewards[t:end] @ gamma ** np.arange(end - t) + gamma ** (end - t) * v[:, states[end]]
@@ -111,9 +111,9 @@ def true_online_td(v: np.ndarray, states: np.ndarray, rewards: np.ndarray, alpha
 
 
 class Batch:
-    """Batch updating (Section 6.3): after each episode the values to which repeated sweeps over all so far converge.
+    """Batch updating (Section 6.3): after each episode, the values to which sweeps over all episodes so far converge.
 
-    TD(lambda) over all episodes moves v by a small alpha times (b - A v); here v solves A v = b, for any alpha.
+    A sweep of TD(lambda) over all episodes changes v by alpha (b - A v); here v solves A v = b, for any alpha.
     """
 
     def __init__(self, num_states: int):

@@ -18,8 +18,8 @@ Python steps the environment for one run after the other; weights this few gain 
 Sutton & Barto 2018, "Reinforcement learning", 2nd edition: sections 9.5.4 and 12.7, examples 10.1 and 12.2.
 Singh & Sutton 1996, "Reinforcement learning with replacing eligibility traces": mountain car, --trace clearing.
 Conventions: a visit sets the traces of the active tiles to 1 and leaves those of the other actions (the book's box),
-unless --trace clearing sets these to 0; equal values are a tie, broken at random; an episode cut off by the time limit
-is bootstrapped.
+unless --trace clearing sets these to 0; ties are broken at random; an episode cut off by the time limit is
+bootstrapped.
 """
 
 import csv
@@ -185,7 +185,7 @@ def train(args: Args) -> dict:
             "charts/SPS": global_step / (time.perf_counter() - start),
             **dict.fromkeys(["eval/episodic_return", "eval/episodic_return_se", "eval/share_ended"]),
         }
-        if k + 1 == args.total_episodes:  # ten episodes of each run that do not learn
+        if k + 1 == args.total_episodes:  # ten episodes of each run, without learning
             played = np.array([[play(env, tiles, w, 0.0, args, rng) for _ in range(10)] for w in weights])
             row |= mean_and_error("eval/episodic_return", played[:, :, 0].mean(axis=1))
             row["eval/share_ended"] = played[:, :, 2].mean()
@@ -195,8 +195,7 @@ def train(args: Args) -> dict:
     np.savez(run.dir / "model.npz", weights=weights)
     save_curve(run, "charts/episodic_return")
     run.close("curve.png")
-    share, result = row["eval/share_ended"], row["eval/episodic_return"]
-    print(f"greedy return {result:.1f}, {share:.0%} of its episodes end: {run.dir}")
+    print(f"greedy return {row['eval/episodic_return']:.1f}, {row['eval/share_ended']:.0%} of episodes end: {run.dir}")
     return row
 
 

@@ -43,7 +43,7 @@ class Args:
     nick: str = "justinfan12345"
     """nickname; justinfan and a number is an anonymous reader of Twitch"""
     max_messages: NonNegativeInt = 0
-    """stop after so many messages; 0: never"""
+    """number of messages to stop after; 0: never"""
 
 
 def clean(text: str) -> str | None:

@@ -113,12 +113,10 @@ def rows(folder):
 def test_it_learns_to_toss_a_coin_and_writes_its_folder(tmp_path):
     row = train(Args(total_timesteps=20_000, run_dir=tmp_path / "run"))
     assert row["eval/exact_return"] > 0.7 and 0.3 < row["eval/east_where_alike"] < 0.7  # deterministic: 0.542
-    first, last = rows(tmp_path / "run")[0], rows(tmp_path / "run")[-1]
-    uniform = torch.full((5, 4), 0.25, dtype=torch.float64)
-    assert float(first["eval/exact_return"]) == pytest.approx(exact_values(uniform, G).mean().item(), abs=1e-6)
+    last = rows(tmp_path / "run")[-1]
     assert float(last["charts/episodic_return"]) > 0.8
     logits = torch.load(tmp_path / "run/model.pt")["logits"]
-    assert exact_objective(logits, G).item() > 0.7
+    assert float(last["eval/exact_return"]) == exact_objective(logits, G).item()  # of the policy that is saved
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.csv", "model.pt", "curve.png"}
 
 
