@@ -17,7 +17,7 @@ batch or episode, weighted by (gamma * lambda)^k; with lambda = 1 that is the n-
 
 Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning" (arXiv 1602.01783), algorithm S3.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16.
+equations 11 and 16.
 
 Differences from the papers
 1. Synchronous environments in place of asynchronous actors (A2C), Adam, no entropy bonus; policy and critic share no
@@ -117,7 +117,7 @@ class Standardize(nn.Module):
 
 
 class Policy(nn.Module):
-    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+    """obs [n, obs] -> action distribution: categorical, or Gaussian with state-independent standard deviations."""
 
     def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
         super().__init__()
@@ -167,7 +167,7 @@ def gae(rewards, values, next_values, terminations, dones, gamma: float, gae_lam
 
     next_values are of the observations before any reset, so a truncated episode is bootstrapped, a terminated one not.
     """
-    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 10
+    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 11
     advantages, running = torch.empty_like(delta), torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
         running = delta[t] + gamma * gae_lambda * (1 - dones[t]) * running
@@ -222,7 +222,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> Ve
 
 @torch.no_grad()
 def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the current obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -231,7 +231,7 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
         reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
         next_obs, dones = reset_obs.copy(), terminations | truncations
-        if dones.any():  # reset_obs is a new episode's first
+        if dones.any():  # reset_obs is the first of a new episode there
             next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
         steps.append((obs, actions, rewards, next_obs, terminations, dones))
@@ -259,7 +259,7 @@ def evaluate(envs: VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     Distribution.set_default_validate_args(False)  # NaN is reported by Run.log

@@ -9,10 +9,9 @@
 
     python algos/dqn.py --env-id CartPole-v1
 
-An epsilon-greedy policy fills a replay buffer; minibatches of it are regressed on the TD targets
+An epsilon-greedy policy fills a replay buffer; on minibatches from it, Q(s, a) is regressed on the TD targets
 r + gamma max_a' Q'(s', a'), where Q' is a copy of the network that is renewed every --target-frequency steps. Replay
-makes minibatches less correlated and the target network slows the feedback of Q on its own targets. Whether CartPole
-needs the two is measured in results/dqn.
+makes minibatches less correlated and the target network slows the feedback of Q on its own targets.
 
 Mnih et al. 2015, "Human-level control through deep reinforcement learning" (Nature 518), algorithm 1. Differences:
 1. Settings of CleanRL's dqn.py for classic control: layers of 120 and 84 units, Adam, a squared error that is not
@@ -152,7 +151,7 @@ def evaluate(envs: VectorEnv, network, seeds: np.ndarray) -> np.ndarray:
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     if args.buffer_size < max(args.num_envs, args.batch_size):
         raise UsageError("--buffer-size must be at least --num-envs and at least --batch-size")
     torch.set_num_threads(1)

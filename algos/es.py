@@ -32,6 +32,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 from dataclasses import asdict
 from itertools import chain, pairwise
@@ -68,7 +69,7 @@ class Args:
     """folder for the results; default: a new one under runs/"""
 
     env_id: str = "CartPole-v1"
-    """Gymnasium environment with flat observations"""
+    """Gymnasium environment with flat observations; without a version, the newest"""
     total_timesteps: PositiveInt = 200_000
     """environment steps, excluding evaluations"""
     population: Annotated[int, Field(ge=2, le=100_000, multiple_of=2)] = 32
@@ -152,7 +153,7 @@ def play(env: gym.Env, theta: np.ndarray, sizes: list[int], obs_rms: RunningMean
     return {"return": total, "length": len(seen), "moments": (seen.mean(axis=0), seen.var(axis=0), len(seen))}
 
 
-def gather(local: list) -> list:
+def all_gather(local: list) -> list:
     """The episodes of all processes, in the order of the pairs."""
     if not dist.is_initialized():
         return local
@@ -167,12 +168,12 @@ def gather(local: list) -> list:
 def make_env(args: Args) -> gym.Env:
     import mujoco
 
-    mujoco.set_mju_user_warning(lambda message: None)  # else deprecations go to the terminal and to MUJOCO_LOG.TXT
-    if args.capture_video and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a screen
+    mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
+    gym.logger.min_level = gym.logger.ERROR  # no warning that Reacher means Reacher-v5
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")  # renders without a display
     try:
-        mode = "rgb_array" if args.capture_video else None
-        env = gym.make(args.env_id, render_mode=mode, disable_env_checker=True)
+        env = gym.make(args.env_id, render_mode="rgb_array" if args.capture_video else None, disable_env_checker=True)
         if args.capture_video:
             env.reset()
             assert env.render() is not None  # fails now and not after the training
@@ -182,7 +183,7 @@ def make_env(args: Args) -> gym.Env:
     obs_space, action_space = env.observation_space, env.action_space
     flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
     if not flat[0] or not (flat[1] or isinstance(action_space, Discrete)):
-        raise UsageError(f"--env-id {args.env_id}: needs flat observations and flat continuous or discrete actions")
+        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and flat actions or discrete ones")
     return env if env.spec.max_episode_steps else gym.wrappers.TimeLimit(env, 10_000)
 
 
@@ -193,7 +194,7 @@ def train(args: Args) -> dict:
     sizes = [env.observation_space.shape[0], 64, 64, int(space.n) if isinstance(space, Discrete) else space.shape[0]]
     rng = np.random.default_rng(args.seed)
     theta = initial_theta(sizes, rng)
-    parameters = torch.from_numpy(theta)  # the same memory
+    parameters = torch.from_numpy(theta)  # shares theta's memory: the optimizer changes theta
     optimizer = torch.optim.AdamW([parameters], lr=args.learning_rate, weight_decay=args.weight_decay, maximize=True)
     obs_rms = RunningMeanStd(shape=sizes[:1])
     if "WORLD_SIZE" in os.environ:  # set by torchrun
@@ -210,7 +211,7 @@ def train(args: Args) -> dict:
             eps, seed = draw(args.seed, update, pair, theta.size)
             perturbed = theta + args.sigma * eps, theta - args.sigma * eps
             episodes += [play(env, x, sizes, obs_rms, args, seed) for x in perturbed]
-        episodes = gather(episodes)
+        episodes = all_gather(episodes)
 
         returns = np.array([episode["return"] for episode in episodes])
         fitness = centered_ranks(returns) if args.centered_ranks else returns
@@ -230,7 +231,7 @@ def train(args: Args) -> dict:
         }
         if update % args.eval_every == 0 or global_step >= args.total_timesteps:
             seeds = np.array_split(rng.integers(2**31, size=10), world)[rank]
-            evaluation = gather([play(env, theta, sizes, obs_rms, args, int(seed)) for seed in seeds])
+            evaluation = all_gather([play(env, theta, sizes, obs_rms, args, int(seed)) for seed in seeds])
             row["eval/episodic_return"] = np.mean([episode["return"] for episode in evaluation])
         if run:
             run.log(row)

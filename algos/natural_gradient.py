@@ -10,18 +10,19 @@
 
 The gradient is the direction of steepest ascent if a step's length is the Euclidean norm of the change of the
 parameters; but the same change can leave one policy unchanged and reverse another. For small steps d the KL divergence
-is d^T F d / 2 with the Fisher matrix F, and the steepest step of a given KL is along F^-1 g, the natural gradient. Here
-the policy is linear and F small enough to be formed and inverted directly; trpo.py needs only its products with
-vectors.
+is d^T F d / 2 with the Fisher matrix F, and the steepest step of a given KL is along F^-1 g, with the gradient g: the
+natural gradient. Here the policy is linear and F small enough to be formed and the system solved directly; trpo.py
+needs only products of F with vectors.
 
 Amari 1998, "Natural gradient works efficiently in learning". Kakade 2001, "A natural policy gradient", equation 3.
 Rajeswaran et al. 2017, "Towards generalization and simplicity in continuous control" (arXiv 1703.02660): linear
 policies, and the step of constant KL of its equation 5.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16.
+equations 11 and 16.
 
 Differences from the papers
-1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments.
+1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments,
+   advantages over the batch.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 
@@ -119,7 +120,7 @@ class Standardize(nn.Module):
 
 
 class Policy(nn.Module):
-    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+    """obs [n, obs] -> action distribution: categorical, or Gaussian with state-independent standard deviations."""
 
     def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
         super().__init__()
@@ -130,7 +131,7 @@ class Policy(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
-            logits = self.net(obs)  # no probability of 0, of which kl_divergence would be infinite
+            logits = self.net(obs)  # no probability of 0, for which kl_divergence would be infinite
             return Categorical(logits=logits.clamp(min=logits.amax(-1, keepdim=True) - 80))
         return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
 
@@ -169,7 +170,7 @@ def gae(rewards, values, next_values, terminations, dones, gamma: float, gae_lam
 
     next_values are of the observations before any reset, so a truncated episode is bootstrapped, a terminated one not.
     """
-    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 10
+    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 11
     advantages, running = torch.empty_like(delta), torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
         running = delta[t] + gamma * gae_lambda * (1 - dones[t]) * running
@@ -205,7 +206,7 @@ def natural_step(policy: Policy, obs, actions, advantages, args: Args) -> dict:
         kl = kl_divergence(old, policy(obs)).mean()
     return {
         "losses/kl": kl.item(),
-        "losses/distance": step.norm().item(),
+        "losses/distance": step.norm().item(),  # Euclidean, of the parameters
         "losses/gradient_norm": gradient.norm().item(),
         "losses/entropy": old.entropy().mean().item(),
     }
@@ -245,7 +246,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> Ve
 
 @torch.no_grad()
 def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the current obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -254,7 +255,7 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
         reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
         next_obs, dones = reset_obs.copy(), terminations | truncations
-        if dones.any():  # reset_obs is a new episode's first
+        if dones.any():  # reset_obs is the first of a new episode there
             next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
         steps.append((obs, actions, rewards, next_obs, terminations, dones))
@@ -282,7 +283,7 @@ def evaluate(envs: VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     Distribution.set_default_validate_args(False)  # NaN is reported by Run.log

@@ -8,21 +8,21 @@
     python algos/ppo.py --env-id Reacher --gamma 0.95
     python algos/ppo.py --env-id Hopper --total-timesteps 1000000
 
-The surrogate objective can be trusted only near the old policy. TRPO stays near by a bound on the KL divergence, which
-takes second derivatives and a line search; PPO clips the probability ratio instead: once an action has become more or
-less likely by 20 % in the direction of its advantage, it has no gradient any more. So Adam can make many steps per
-batch.
+The surrogate objective, the mean of probability ratio times advantage, can be trusted only near the old policy. TRPO
+stays near by a bound on the KL divergence, which takes second derivatives and a line search; PPO clips the ratio
+instead: once an action has become more or less likely by 20 % in the direction of its advantage, it has no gradient
+any more. So Adam can make many steps per batch.
 
 Schulman et al. 2017, "Proximal policy optimization algorithms" (arXiv 1707.06347): equation 7, algorithm 1.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16.
+equations 11 and 16.
 
 Differences from the paper
-1. Policy and critic share no layers and have optimizers of their own. The critic learns standardized returns
-   (Pop-Art), and observations are standardized by running moments.
+1. The critic has an optimizer of its own and learns standardized returns (Pop-Art). Observations are standardized by
+   running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized over the batch, and the norm of the policy's gradient is clipped at 0.5.
-4. The policy's learning rate is annealed to 0 (the paper: for Atari). There is no entropy bonus.
+4. The policy's learning rate is annealed to 0 (the paper: for Atari).
 """
 
 import csv
@@ -121,7 +121,7 @@ class Standardize(nn.Module):
 
 
 class Policy(nn.Module):
-    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+    """obs [n, obs] -> action distribution: categorical, or Gaussian with state-independent standard deviations."""
 
     def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
         super().__init__()
@@ -133,7 +133,8 @@ class Policy(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
-            return Categorical(logits=self.net(obs))
+            logits = self.net(obs)  # no probability of 0, for which kl_divergence would be infinite
+            return Categorical(logits=logits.clamp(min=logits.amax(-1, keepdim=True) - 80))
         return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
 
 
@@ -171,7 +172,7 @@ def gae(rewards, values, next_values, terminations, dones, gamma: float, gae_lam
 
     next_values are of the observations before any reset, so a truncated episode is bootstrapped, a terminated one not.
     """
-    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 10
+    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 11
     advantages, running = torch.empty_like(delta), torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
         running = delta[t] + gamma * gae_lambda * (1 - dones[t]) * running
@@ -245,7 +246,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> Ve
 
 @torch.no_grad()
 def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the current obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -254,7 +255,7 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
         reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
         next_obs, dones = reset_obs.copy(), terminations | truncations
-        if dones.any():  # reset_obs is a new episode's first
+        if dones.any():  # reset_obs is the first of a new episode there
             next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
         steps.append((obs, actions, rewards, next_obs, terminations, dones))
@@ -282,7 +283,7 @@ def evaluate(envs: VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     Distribution.set_default_validate_args(False)  # NaN is reported by Run.log

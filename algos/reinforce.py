@@ -11,16 +11,16 @@
 
 The policy gradient is the expectation of the return times the score, the gradient of log pi(a|s) summed over the
 episode. It needs no model of the environment and no differentiable reward. Two changes reduce the variance without
-changing the expectation: an action is credited only with the rewards that follow it (--credit reward-to-go), and an
-estimate of the expected return, which does not depend on the action, is subtracted (--baseline).
+changing the expectation (with --gamma 1): an action is credited only with the rewards that follow it (--credit
+reward-to-go), and an estimate of the expected return that does not depend on the action is subtracted (--baseline).
 
-Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning": episodic.
+Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", section 5.
 Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, section 13.4: the value function as baseline.
 
 Differences from Williams
 1. A batch is one episode of each environment, and its gradient goes through Adam.
-2. With --gamma below 1, reward-to-go is discounted from the action on and not from the start of the episode, as is
-   usual: late actions weigh as much as early ones. Only --credit return estimates the discounted return's gradient.
+2. With --gamma below 1, reward-to-go is, as usual, discounted from the action on and not from the start of the episode:
+   late actions weigh as much as early ones. Only --credit return estimates the discounted return's gradient.
 3. Observations are standardized by running moments; the critic learns standardized returns (Pop-Art).
 4. A truncated episode counts as terminated, since Monte-Carlo returns do not bootstrap; actor_critic.py does.
 """
@@ -112,7 +112,7 @@ class Standardize(nn.Module):
 
 
 class Policy(nn.Module):
-    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+    """obs [n, obs] -> action distribution: categorical, or Gaussian with state-independent standard deviations."""
 
     def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
         super().__init__()
@@ -179,8 +179,8 @@ def mean_of_others(returns: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def policy_gradient_step(policy: Policy, optimizer, obs, actions, advantages, num_episodes: int) -> dict:
-    """A gradient step on log pi(a|s) times advantage, summed over an episode: obs [n, obs], actions [n, ...],
-    advantages [n], of the steps of all episodes."""
+    """A gradient step on log pi(a|s) times advantage, summed over steps, averaged over episodes: obs [n, obs],
+    actions [n, ...], advantages [n] of all episodes' steps."""
     new = policy(obs)
     loss = -(new.log_prob(actions) * advantages).sum() / num_episodes
     optimizer.zero_grad()
@@ -260,7 +260,7 @@ def evaluate(envs: VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     Distribution.set_default_validate_args(False)  # NaN is reported by Run.log

@@ -8,21 +8,21 @@
     python algos/trpo.py --env-id Reacher --gamma 0.95
     python algos/trpo.py --env-id Hopper --total-timesteps 1000000
 
-The surrogate objective agrees with the expected return to first order at the old policy, so it can be trusted only near
-it, in KL divergence. TRPO maximizes the surrogate under a bound on the mean KL. Conjugate gradient with Fisher-vector
-products gives the natural gradient, the quadratic model of the KL the length of the step, and a backtracking line
-search checks both on the sampled states.
+The surrogate objective, the mean of probability ratio times advantage, agrees with the expected return only to first
+order at the old policy, so TRPO maximizes it under a bound on the mean KL divergence. Conjugate gradient with
+Fisher-vector products gives the step's direction, the natural gradient; the quadratic model of the KL gives its length;
+a backtracking line search checks surrogate and KL themselves on the sampled states.
 
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16.
+equations 11 and 16.
 
 Differences from the papers
 1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
-3. The KL bound shrinks when the standard deviation of the advantages is below --advantage-floor times that of the
-   returns: once a task is solved they are mostly the critic's error, and standardized they would still cause steps of
-   full length. The KL is quadratic in the step, so a step's length shrinks in proportion.
+3. Advantages are standardized, and the KL bound shrinks when their standard deviation is below --advantage-floor times
+   that of the returns: once a task is solved, advantages are mostly the critic's error, and standardized they would
+   still cause steps of full length. The KL is quadratic in the step, so a step's length shrinks in proportion.
 4. With --no-shrink-std the standard deviations that observations and returns are divided by never decrease.
 """
 
@@ -131,7 +131,7 @@ class Standardize(nn.Module):
 
 
 class Policy(nn.Module):
-    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+    """obs [n, obs] -> action distribution: categorical, or Gaussian with state-independent standard deviations."""
 
     def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
         super().__init__()
@@ -143,7 +143,7 @@ class Policy(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
-            logits = self.net(obs)  # no probability of 0, of which kl_divergence would be infinite
+            logits = self.net(obs)  # no probability of 0, for which kl_divergence would be infinite
             return Categorical(logits=logits.clamp(min=logits.amax(-1, keepdim=True) - 80))
         return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
 
@@ -182,7 +182,7 @@ def gae(rewards, values, next_values, terminations, dones, gamma: float, gae_lam
 
     next_values are of the observations before any reset, so a truncated episode is bootstrapped, a terminated one not.
     """
-    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 10
+    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 11
     advantages, running = torch.empty_like(delta), torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
         running = delta[t] + gamma * gae_lambda * (1 - dones[t]) * running
@@ -284,7 +284,7 @@ def make_envs(args: Args, num_envs: int, video_folder: Path | None = None) -> Ve
 
 @torch.no_grad()
 def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) -> tuple:
-    """Step each environment num_steps times, from obs: the next obs, the batch, and the episodes that ended.
+    """Step each environment num_steps times, from obs: the current obs, the batch, and the episodes that ended.
 
     The batch: obs, actions, rewards, next obs, terminations, dones, as float tensors [num_steps, envs, ...].
     """
@@ -293,7 +293,7 @@ def rollout(envs: VectorEnv, obs: np.ndarray, policy: Policy, num_steps: int) ->
         actions = policy(torch.as_tensor(obs)).sample().cpu().numpy()
         reset_obs, rewards, terminations, truncations, infos = envs.step(actions)
         next_obs, dones = reset_obs.copy(), terminations | truncations
-        if dones.any():  # reset_obs is a new episode's first
+        if dones.any():  # reset_obs is the first of a new episode there
             next_obs[dones] = np.stack(infos["final_obs"][dones])
             episodes += zip(infos["episode"]["r"][dones], infos["episode"]["l"][dones], strict=True)  # return, length
         steps.append((obs, actions, rewards, next_obs, terminations, dones))
@@ -321,7 +321,7 @@ def evaluate(envs: VectorEnv, policy: Policy, seeds: np.ndarray) -> np.ndarray:
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     Distribution.set_default_validate_args(False)  # NaN is reported by Run.log

@@ -11,16 +11,16 @@
 Every process that torchrun starts steps its share of the environments with a frozen numpy copy of the policy; the
 first one also learns. They communicate once per batch, and each environment has its own random numbers, so the curve is
 the same for any number of processes. --adapt changes the steps per update and the KL bound with the progress of the
-mean return. --value linear is ridge regression of Monte-Carlo returns on o, o^2, t/100, (t/100)^2, 1.
+mean return. --value linear is the post's value function: ridge regression on observation and time (LinearValue).
 
 Frans 2016 (kvfrans.com), "Speeding up TRPO through parallelization and parameter adaptation" (the post).
 Schulman et al. 2015, "Trust region policy optimization" (arXiv 1502.05477): equation 14, appendix C.
 Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation" (arXiv 1506.02438):
-equations 10 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function; their code, rllab, has t^3, too.
+equations 11 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value function; their code, rllab, has t^3, too.
 
 Differences from the post: every environment makes the same number of steps in a batch and continues in the next one,
-and the old policy is restored when no step passes the line search. Difference from trpo.py: the Fisher matrix is
-averaged over a tenth of the states (appendix C).
+and the old policy is restored when no step passes the line search. Differences from trpo.py: the Fisher matrix is
+averaged over a tenth of the states (appendix C), and there is no --capture-video and no --no-shrink-std.
 """
 
 import csv
@@ -69,7 +69,7 @@ class Args:
     """folder for the results; default: a new one under runs/"""
 
     env_id: str = "Reacher-v5"
-    """Gymnasium environment with flat observations"""
+    """Gymnasium environment with flat observations; without a version, the newest"""
     total_timesteps: PositiveInt = 500_000
     """environment steps"""
     num_envs: Annotated[int, Field(ge=1, le=4096)] = 16
@@ -99,7 +99,7 @@ class Args:
     adapt: Literal["none", "steps", "kl", "both"] = "none"
     """what to adapt to the progress of the mean return: steps per update, the KL bound"""
     adapt_margin: NonNegativeFloat = 0.0
-    """relative improvement that counts as progress"""
+    """relative improvement that counts as progress; unless it is 0, batches grow to 10,000 steps, not to 20,000"""
 
 
 # --- the policy and the critic ---------------------------------------------------------------
@@ -124,7 +124,7 @@ class Standardize(nn.Module):
 
 
 class Policy(nn.Module):
-    """obs [n, obs] -> distribution of the action: categorical, or Gaussian with one standard deviation for all obs."""
+    """obs [n, obs] -> action distribution: categorical, or Gaussian with state-independent standard deviations."""
 
     def __init__(self, standardize: Standardize, obs_dim: int, action_space: gym.Space, log_std_init: float):
         super().__init__()
@@ -136,7 +136,7 @@ class Policy(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
-            logits = self.net(obs)  # no probability of 0, of which kl_divergence would be infinite
+            logits = self.net(obs)  # no probability of 0, for which kl_divergence would be infinite
             return Categorical(logits=logits.clamp(min=logits.amax(-1, keepdim=True) - 80))
         return Independent(Normal(self.net(obs), self.log_std.exp()), 1)
 
@@ -171,12 +171,12 @@ class Critic(nn.Module):
 
 
 class LinearValue(nn.Module):
-    """The post's value function: ridge regression of Monte-Carlo returns on o, o^2, t/100, (t/100)^2, 1."""
+    """Ridge regression of Monte-Carlo returns on o, o^2, t/100, (t/100)^2, 1: observation o, step t of the episode."""
 
     def __init__(self, obs_dim: int):
         super().__init__()
         self.register_buffer("weights", torch.zeros(2 * obs_dim + 3, dtype=torch.float64))
-        self.standardize_returns = Standardize()
+        self.standardize_returns = Standardize()  # its std alone is used: the noise floor of the advantages
 
     def features(self, obs: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """obs [..., obs], steps since the start of the episode [...] -> [..., 2 obs + 3]."""
@@ -198,7 +198,7 @@ def gae(rewards, values, next_values, terminations, dones, gamma: float, gae_lam
 
     next_values are of the observations before any reset, so a truncated episode is bootstrapped, a terminated one not.
     """
-    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 10
+    delta = rewards + gamma * next_values * (1 - terminations) - values  # equation 11
     advantages, running = torch.empty_like(delta), torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
         running = delta[t] + gamma * gae_lambda * (1 - dones[t]) * running
@@ -381,8 +381,8 @@ def broadcast(x):
     return box[0]
 
 
-def gather(x) -> list:
-    """In the first process the x of all of them, by rank."""
+def gather(x) -> list | None:
+    """In the first process the x of every process, by rank; None in the others."""
     if not dist.is_initialized():
         return [x]
     everyone = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
@@ -397,23 +397,24 @@ def make_env(args: Args) -> gym.Env:
     import mujoco
 
     mujoco.set_mju_user_warning(lambda message: None)  # else it prints and writes MUJOCO_LOG.TXT
+    gym.logger.min_level = gym.logger.ERROR  # no warning that Reacher means Reacher-v5
     try:
         env = gym.make(args.env_id, disable_env_checker=True)
     except Exception as error:  # an environment may raise anything
-        raise UsageError(f"--env-id {args.env_id}: {error}") from None
+        raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
     obs_space, action_space = env.observation_space, env.action_space
     flat = [isinstance(space, Box) and len(space.shape) == 1 for space in (obs_space, action_space)]
     if not flat[0] or not (flat[1] or isinstance(action_space, Discrete)):
-        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and discrete or flat continuous actions")
+        raise UsageError(f"--env-id {args.env_id}: needs flat observations, and flat actions or discrete ones")
     return env if env.spec.max_episode_steps else gym.wrappers.TimeLimit(env, 10_000)
 
 
 def train(args: Args) -> dict:
-    """Train; returns the last row of metrics.csv."""
+    """Train; returns the last row of metrics.csv, and the evaluation."""
     linear = args.value == "linear"
     networks = ("gae_lambda", "value_learning_rate", "value_epochs")
     if linear and any(getattr(args, name) != getattr(Args, name) for name in networks):
-        raise UsageError("--value linear has no --gae-lambda, --value-learning-rate and --value-epochs")
+        raise UsageError("--value linear has no --gae-lambda, --value-learning-rate or --value-epochs")
     if args.adapt == "none" and args.adapt_margin:
         raise UsageError("--adapt-margin: give --adapt steps, kl or both as well")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
@@ -435,7 +436,7 @@ def train(args: Args) -> dict:
     if world > 1:
         dist.init_process_group("gloo")
     run = Run(args, args.env_id) if rank == 0 else None
-    start, global_step, update = time.perf_counter(), 0, 0
+    start, global_step = time.perf_counter(), 0
     last_returns, window, before = deque(maxlen=100), [], None
 
     with tqdm(total=args.total_timesteps, unit="step", disable=True if rank else None) as bar:
@@ -476,7 +477,6 @@ def train(args: Args) -> dict:
                 critic.fit(critic_optimizer, obs, returns, args.value_epochs)
             standardize.update(obs)
 
-            update += 1
             last_returns.extend(x[1] for x in episodes)
             row = {
                 "global_step": global_step,
@@ -494,7 +494,7 @@ def train(args: Args) -> dict:
             run.log(row)
             if episodes:
                 window.append(row["charts/episodic_return"])
-            if update % 10 == 0 and window:
+            if len(run.rows) % 10 == 0 and window:
                 now = np.mean(window)
                 if before is not None:
                     batch_steps, max_kl = adapt(before, now, batch_steps, max_kl, args)

@@ -11,7 +11,7 @@ Twitch's chat is IRC and can be read without an account: its nicknames justinfan
 is kept in lower case with letters, digits and single spaces only; one of fewer than two words is dropped. It is
 written at once, so that Ctrl-C loses nothing, and a lost connection is opened again.
 
-Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.com): the scraper and its cleaning.
+Frans 2016 (http://kvfrans.com/simulating-twitch-chat-with-a-recurrent-neural-network/): the scraper and its cleaning.
 RFC 2812: the protocol. Difference: words are cleaned before they are counted, not after.
 """
 

@@ -10,7 +10,7 @@
 Its address is printed, and only this machine can open it. A slider sets the temperature of sampling; at 0 the most
 likely word is taken every time, as in the post. The network is the one of gen/chat_rnn.py, copied.
 
-Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.com), whose page this one follows.
+Frans 2016 (http://kvfrans.com/simulating-twitch-chat-with-a-recurrent-neural-network/), whose page this one follows.
 """
 
 import json
@@ -74,7 +74,7 @@ class ChatRNN(nn.Module):
 
 # --- the page --------------------------------------------------------------------------------
 
-MAX_CHARACTERS = 500  # what is read of what is typed
+MAX_CHARACTERS = 500  # of what is typed, the rest is ignored
 
 
 def load(folder: Path) -> tuple[ChatRNN, list[str]]:

@@ -12,7 +12,7 @@ Each message is a sequence of its own, of at most 20 words. --data is a text wit
 chat_collect.py writes; without it a small grammar makes up the messages, whose entropy is known
 (benchmarks/chat_judge.py). --talk completes what is typed on the terminal, gen/chat_demo.py on a page.
 
-Frans 2016, "Simulating Twitch chat with a recurrent neural network" (kvfrans.com): the data, the sizes, Adam, clipping.
+Frans 2016 (http://kvfrans.com/simulating-twitch-chat-with-a-recurrent-neural-network/): data, sizes, Adam, clipping.
 Zaremba et al. 2014, "Recurrent neural network regularization" (arXiv 1409.2329): dropout on non-recurrent
 connections. Grave et al. 2016, "Efficient softmax approximation for GPUs" (arXiv 1609.04309): adaptive softmax, with
 rare words in clusters: normalized, and much faster than one softmax over all words.
@@ -168,7 +168,7 @@ class ChatRNN(nn.Module):
 
     def nll(self, rows: torch.Tensor) -> torch.Tensor:
         """-log p of the words and ends of messages [n, 21], in nats [m], without padding."""
-        lengths = ((rows != END).sum(1) + 1).clamp(max=MAX_WORDS)  # 20 words may have been cut: no end
+        lengths = ((rows != END).sum(1) + 1).clamp(max=MAX_WORDS)  # after 20 words no end is predicted
         t = int(lengths.max())
         mask = torch.arange(t, device=rows.device) < lengths[:, None]
         hidden, _ = self(rows[:, :t])
@@ -197,7 +197,7 @@ def train(args: Args) -> dict:
     """Train, or --talk; returns the last row of metrics.csv."""
     if args.talk:
         return talk(args)
-    torch.set_num_threads(1)  # a batch's products are too small for more
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     rows, test, vocabulary = load_data(args)
@@ -219,7 +219,6 @@ def train(args: Args) -> dict:
             anneal.step()
             losses.append(nll.detach())
             words += len(nll)
-        seconds = time.perf_counter() - start
         model.eval()
         with torch.no_grad():
             nll = torch.cat([model.nll(batch) for batch in test.split(500)]).mean().item()
@@ -230,7 +229,7 @@ def train(args: Args) -> dict:
             "losses/nll": torch.cat(losses).mean().item(),
             "eval/nll": nll,
             "eval/perplexity": math.exp(min(nll, 50)),
-            "charts/SPS": words / seconds,  # words and ends
+            "charts/SPS": words / (time.perf_counter() - start),  # words and ends
         }
         run.log(row)
         torch.save({"model": model.state_dict()}, run.dir / "model.pt")

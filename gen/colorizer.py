@@ -18,7 +18,8 @@ Trained on that (--hint blur), it relies on the hint alone and leaves white what
 whites out 30 random squares before the blur, as dropout does with activations, so that it learns to complete. In use
 nothing is removed; the hint is faded towards white by the share of the image that the squares leave on average.
 
-Frans 2017, the post on deepcolor (kvfrans.com): lines, hints, squares, and the experiments (--hint, --loss).
+Frans 2017 (https://kvfrans.com/coloring-and-shading-line-art-automatically-through-conditional-gans/), the post on
+deepcolor: lines, hints, squares, and the experiments (--hint, --loss).
 Isola et al. 2017, "Image-to-image translation with conditional adversarial networks" (arXiv 1611.07004): pix2pix, its
 networks and its loss, 100 times L1 of images in [-1, 1] beside the adversarial loss.
 Differences: 1. The post fades by 0.3; its code's squares of 50/256 of the side leave 0.39. 2. Group normalization for
@@ -124,7 +125,7 @@ def hint_in_use(x: torch.Tensor, hint: str) -> torch.Tensor:
 
 
 def normalize(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(1, channels // 16), channels)
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
 
 
 class Generator(nn.Module):
@@ -156,7 +157,7 @@ class Generator(nn.Module):
 
 
 def make_discriminator(width: int) -> nn.Sequential:
-    """Lines, hint and image [n, 7, s, s] -> logits of being real, one per patch of 70 pixels [n, 1, p, p]."""
+    """PatchGAN: lines, hint and image [n, 7, s, s] -> logits of being real, one per 70 x 70 patch [n, 1, p, p]."""
     layers = [nn.Conv2d(7, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     for before, stride in ((width, 2), (2 * width, 2), (4 * width, 1)):
         layers += [nn.Conv2d(before, 2 * before, 4, stride, padding=1), normalize(2 * before), nn.LeakyReLU(0.2)]
@@ -295,8 +296,7 @@ def train(args: Args) -> dict:
         torch.save({"generator": generator.state_dict()}, run.dir / "model.pt")
 
     some = torch.linspace(0, len(test) - 1, min(8, len(test)), device=device).long()
-    columns = [x[some] for x in (test, lines, blur(test), painted, unhinted)]
-    save_samples(columns, run.dir / "samples.png")
+    save_samples([x[some] for x in (test, lines, blur(test), painted, unhinted)], run.dir / "samples.png")
     run.close("samples.png")
     print(f"test error in Lab a, b {row['eval/ab']:.2f} (the blurred image: {row['eval/blur_ab']:.2f}): {run.dir}")
     return row

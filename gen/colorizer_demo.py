@@ -11,11 +11,12 @@ Its address is printed, and only this machine can open it. Upload a photograph, 
 as in training. Strokes on white paper become the hint as in colorizer.py's evaluation: blurred and, if the model was
 trained with holes, faded towards white. The network runs on the CPU.
 
-Frans 2017, the post on deepcolor (kvfrans.com), whose page this one follows.
+Frans 2017 (https://kvfrans.com/coloring-and-shading-line-art-automatically-through-conditional-gans/): the page.
 Isola et al. 2017, "Image-to-image translation with conditional adversarial networks" (arXiv 1611.07004).
 """
 
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def hint_in_use(x: torch.Tensor, hint: str) -> torch.Tensor:
 
 
 def normalize(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(1, channels // 16), channels)
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
 
 
 class Generator(nn.Module):

@@ -16,9 +16,9 @@ its place; the post copies it to all four, which blurs. features.png shows, for 
 image that activates the feature most, and its projection there with switches and with copies.
 
 Zeiler & Fergus 2013, "Visualizing and understanding convolutional networks" (arXiv 1311.2901).
-Frans 2016, the post on visualizing features (kvfrans.com): the network, and what eval/* measures of its observations: a
-layer's features should be little correlated, and the image is easy to see in the first layer's features, hard in the
-second's (eval/likeness: mean |r| between the projection of a feature and the image).
+Frans 2016, the post (http://kvfrans.com/visualizing-features-from-a-convolutional-neural-network/): the network, and
+what eval/* measures of its observations: features of a layer should be little correlated, and the image is easy to see
+in the first layer's features, hard in the second's (eval/likeness: mean |r| of a feature's projection and the image).
 Differences: a whole feature map is projected (paper: its largest activation); the learning rate falls linearly from
 1e-3 to 0 (post: 1e-4); unseen images are scored.
 """
@@ -31,12 +31,12 @@ import tarfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -46,7 +46,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -145,10 +145,9 @@ def load_data(args: Args) -> tuple[torch.Tensor, torch.Tensor, int]:
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
-        images = F.interpolate(images, size=(28, 28), mode="bilinear").round().byte()
-        return images, torch.from_numpy(digits.target), 1500
+        pixels, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+        images = F.interpolate(pixels.float().view(-1, 1, 8, 8) * (255 / 16), size=28, mode="bilinear").round().byte()
+        return images, labels, 1500
     path = args.data_dir / "cifar-10-binary.tar.gz"
     try:
         if not path.exists():

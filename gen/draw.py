@@ -88,7 +88,7 @@ class Args:
 
 def filterbank(parameters: torch.Tensor, num_filters: int, size: int) -> tuple[torch.Tensor, ...]:
     """The N x N Gaussian filters that five numbers per image [n, 5] stand for: F_x and F_y [n, 1, N, size], whose rows
-    sum to 1, the intensity gamma [n, 1, 1, 1], and the filters' places along x and y in pixels from 1 on [n, 2, N]."""
+    sum to 1, the intensity gamma [n, 1, 1, 1], and the filters' centres along x and y, pixel 1 the first [n, 2, N]."""
     centre, log_variance, log_stride, log_gamma = parameters.split([2, 1, 1, 1], dim=1)
     centre = (size + 1) / 2 * (centre + 1)  # (22) (23)
     stride = (size - 1) / (num_filters - 1) * log_stride.exp()  # (24)
@@ -138,7 +138,7 @@ class DRAW(nn.Module):
         for _ in range(args.num_steps):
             z = torch.randn(n, args.latent_dim, device=canvas.device)
             if x is not None:
-                glimpse = torch.cat([x, x - canvas.sigmoid()], 1)  # (3)
+                glimpse = torch.cat([x, x - canvas.sigmoid()], 1)  # (3); without attention (17)
                 if args.attention:
                     F_x, F_y, gamma, means = filterbank(self.read_attention(h_dec), args.read_size, self.size)
                     glimpse = gamma * (F_y @ glimpse @ F_x.mT)  # (4) (27)
@@ -148,7 +148,7 @@ class DRAW(nn.Module):
                 kl.append((0.5 * (mu**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum(1))  # (11), the term of step t
                 z = mu + log_sigma.exp() * z  # (6)
             h_dec, cell_dec = self.decoder(z, (h_dec, cell_dec))  # (7)
-            stroke = self.stroke(h_dec)  # (28)
+            stroke = self.stroke(h_dec)  # (28); without attention (18)
             if args.attention:
                 F_x, F_y, gamma, means = filterbank(self.write_attention(h_dec), args.write_size, self.size)
                 stroke = (F_y.mT @ stroke.view(n, 1, args.write_size, -1) @ F_x) / gamma  # (29)
@@ -186,8 +186,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             content = bytearray(gzip.decompress(path.read_bytes()))
             splits.append(torch.frombuffer(content, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28) / 255)
-        except Exception as error:  # no network, or a damaged file
-            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+        except Exception as error:  # no connection, or a damaged or foreign file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
     return splits
 
 

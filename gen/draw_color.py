@@ -81,7 +81,7 @@ N = 5  # both kinds of patches have N x N filters
 
 def filterbank(parameters: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
     """The N x N Gaussian filters that five numbers per image [n, 5] stand for: F_x and F_y [n, 1, N, size], whose rows
-    sum to 1, the intensity gamma [n, 1, 1, 1], and the filters' places along x and y in pixels from 1 on [n, 2, N]."""
+    sum to 1, the intensity gamma [n, 1, 1, 1], and the filters' centres along x and y, pixel 1 the first [n, 2, N]."""
     centre, log_variance, log_stride, log_gamma = parameters.split([2, 1, 1, 1], dim=1)
     centre = (size + 1) / 2 * (centre + 1)  # (22) (23)
     stride = (size - 1) / (N - 1) * log_stride.exp()  # (24)

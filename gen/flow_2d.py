@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["matplotlib", "pydantic>=2.6", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
-"""RealNVP in the plane: affine couplings fitted to densities that are known exactly, so that the error is known, too.
+"""RealNVP in the plane: a normalizing flow fitted to densities that are known exactly, so that the error is known, too.
 
     python gen/flow_2d.py
     python gen/flow_2d.py --dataset rings --couplings 24 --batch-size 1000 --updates 3000

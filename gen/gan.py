@@ -38,7 +38,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -48,7 +48,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -78,7 +78,7 @@ class Args:
     learning_rate: PositiveFloat = 5e-4
     """Adam's learning rate (DCGAN: 2e-4)"""
     width: PositiveInt = 32
-    """channels at the highest resolution, doubled at each lower one (DCGAN: 64)"""
+    """channels at the highest resolution, doubled at each lower one (DCGAN's figure 1: 128)"""
     latent_dim: PositiveInt = 100
     """dimensions of the noise z, uniform in [-1, 1]"""
     log_every: PositiveInt = 100
@@ -172,8 +172,8 @@ def load_images(args: Args) -> torch.Tensor:
             files = [tar.extractfile(f"cifar-10-batches-bin/data_batch_{i}.bin").read() for i in range(1, 6)]
         rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(-1, 3073)
         return rows[:, 1:].reshape(-1, 3, 32, 32)  # after the label
-    except Exception as error:  # no network, or a damaged file
-        raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+    except Exception as error:  # no connection, or a damaged or foreign file
+        raise UsageError(f"--data-dir: cannot read {path}, or download it from {url}: {error}") from None
 
 
 # --- training --------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def save_grid(images: torch.Tensor, columns: int, path: Path):
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(1)  # several fight over the cores when these small networks are not alone
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images = load_images(args)  # your own: uint8 [n, channels, height, width]
@@ -223,15 +223,15 @@ def train(args: Args) -> dict:
         adam_g.step()
 
         if update % args.log_every == 0 or update == args.updates:
-            count, seconds = (update - 1) % args.log_every + 1, time.perf_counter() - start
+            loss, seconds = loss_g.item(), time.perf_counter() - start  # .item() waits for a GPU
             with torch.no_grad():  # in eval mode (running statistics) no image depends on the others
                 generated = generator.eval()(fixed) * 0.5 + 0.5
             generator.train()
             row = {
                 "global_step": update,
                 "losses/discriminator": loss_d.item(),
-                "losses/generator": loss_g.item(),
-                "charts/SPS": count * args.batch_size / seconds,
+                "losses/generator": loss,
+                "charts/SPS": ((update - 1) % args.log_every + 1) * args.batch_size / seconds,  # images
                 "eval/diversity": diversity(generated) / real_diversity,
             }
             run.log(row)

@@ -9,15 +9,15 @@
 
 The generator's input is noise, a categorical code and two continuous ones. A network Q, which shares the
 discriminator's layers, infers the codes c from the image. G and Q both minimize -log Q(c|G(z, c)); the entropy of c
-minus it is a lower bound of the mutual information of code and image. On MNIST the ten values of the categorical code
-become the ten digits: eval/code_error is the error of Q as a classifier of test images, where each code stands for the
-digit that most training images assigned to it show; labels are used for that alone. codes.png has a code in each column
-and the same noise in each row; in its last two rows a continuous code goes from -1 to 1.
+minus its mean is a lower bound of the mutual information of code and image. On MNIST the ten values of the categorical
+code become the ten digits: eval/code_error is the error of Q as a classifier of test images, where each code stands for
+the digit that most training images assigned to it show; labels are used for that alone. codes.png has a code in each
+column and the same noise in each row; in its last two rows a continuous code goes from -1 to 1.
 
 Chen et al. 2016, "InfoGAN" (arXiv 1606.03657): equation 6; the networks of appendix C.1, the error of section 7.2, 5 %.
-Differences: (1) narrower networks; --width 64 and DENSE = 1024 are the paper's. (2) Q learns without changing shared
-layers, which are to tell real from generated images; when they learned from both losses, codes had little to do with
-digits. (3) Q's Gaussians for the continuous codes have a fixed standard deviation of 1.
+Differences: (1) Networks are narrower (paper: --width 64, DENSE = 1024). (2) Q learns without changing shared layers,
+which are to tell real from generated images; when they learned from both losses, codes had little to do with digits.
+(3) Q's Gaussians for the continuous codes have a fixed standard deviation of 1. (4) Leaky ReLUs of 0.2 (paper: 0.1).
 """
 
 import csv
@@ -33,7 +33,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import tqdm
@@ -43,7 +43,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -99,7 +99,7 @@ def make_generator(size: int, width: int) -> nn.Sequential:
 
 
 class Discriminator(nn.Module):
-    """Images [n, 1, 28, 28] -> features -> logit of being a training image [n], and what Q says of the codes [n, k]."""
+    """Images [n, 1, 28, 28] -> features -> logit of being a training image [n]; Q's logits and means [n, num_codes]."""
 
     def __init__(self, num_codes: int, width: int):
         super().__init__()
@@ -162,8 +162,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
             header, shape = (16, (-1, 1, 28, 28)) if "images" in name else (8, (-1,))
             content = bytearray(gzip.decompress(path.read_bytes()))
             tensors.append(torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape))
-        except Exception as error:  # no network, or a damaged file
-            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+        except Exception as error:  # no connection, or a damaged or foreign file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
     return tensors
 
 
@@ -194,7 +194,7 @@ def save_grid(images: torch.Tensor, columns: int, path: Path):
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(1)  # several fight over the cores when these small networks are not alone
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     data = [tensor.to(device) for tensor in load_images(args)]  # your own: uint8 [n, 1, 28, 28], labels [n], twice
@@ -234,7 +234,7 @@ def train(args: Args) -> dict:
                 "losses/discriminator": loss_d.item(),
                 "losses/generator": loss_g.item(),
                 "losses/information": math.log(args.codes) - categorical.item(),  # bound of I(c; x), c categorical
-                "charts/SPS": update * args.batch_size / (time.perf_counter() - start),
+                "charts/SPS": update * args.batch_size / (time.perf_counter() - start),  # images
                 "eval/code_error": code_error(discriminator, data, args.codes),
             }
             run.log(row)

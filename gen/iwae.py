@@ -8,7 +8,7 @@
     python gen/iwae.py --dataset mnist --k 50 --stages 8
 
 With k codes z_1 ... z_k from q(z|x), log 1/k sum_i p(x, z_i) / q(z_i|x) is in expectation a lower bound of log p(x):
-for k = 1 the VAE's, and it becomes tighter with k. The test likelihood is estimated by this bound with 5,000 codes.
+for k = 1 the ELBO of a VAE, tighter with growing k. The test likelihood is estimated by this bound with 5,000 codes.
 Images are binarized: each pixel is 1 with its intensity as probability, sampled anew for every training batch.
 
 Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders" (arXiv 1509.00519): the bound is equation 8; the
@@ -139,8 +139,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             content = bytearray(gzip.decompress(path.read_bytes()))
             splits.append(torch.frombuffer(content, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28))
-        except Exception as error:  # no network, or a damaged file
-            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+        except Exception as error:  # no connection, or a damaged or foreign file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
     return splits
 
 
@@ -164,7 +164,7 @@ def save_grid(images: torch.Tensor, path: Path):
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(1)  # more threads do not help networks this small
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # float [n, 784] in [0, 1]
     test = test.bernoulli(generator=torch.Generator(device).manual_seed(0))  # binarized once, the same for every seed
@@ -181,10 +181,10 @@ def train(args: Args) -> dict:
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(idx)
-        seconds = time.perf_counter() - start  # of training alone
+        mean_loss, seconds = loss_sum.item() / len(images), time.perf_counter() - start  # of training alone
         row = {
             "global_step": epoch * len(images),
-            "losses/loss": loss_sum.item() / len(images),
+            "losses/loss": mean_loss,
             "eval/loss": evaluate(model, test, args.k),
             "eval/nll": evaluate(model, test, args.nll_samples) if epoch == len(rates) else None,
             "eval/active_units": (model.encode(test).mean.var(0) > 0.01).sum().item(),

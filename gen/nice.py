@@ -2,14 +2,14 @@
 # requires-python = ">=3.11"
 # dependencies = ["pillow", "pydantic>=2.6", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
-"""NICE: additive couplings, an invertible network with an exact likelihood.
+"""NICE: a normalizing flow of additive couplings, an invertible network with an exact likelihood.
 
     python gen/nice.py
     python gen/nice.py --dataset mnist --epochs 40 --batch-size 250 --layers 5 --hidden 1000 --bf16
 
 A coupling layer keeps one half of x and adds m(kept half) to the other, where m is any network: the inverse subtracts
 the same shift, and the Jacobian is triangular with ones on its diagonal. The halves swap roles from layer to layer; a
-diagonal scaling exp(s) at the end says how much each component varies. With h = f(x) and independent logistic
+diagonal scaling exp(s) at the end is large for components that vary little. With h = f(x) and independent logistic
 components, log p(x) = sum_i [log p(h_i) + s_i], a density over pixels in [0, 1]; a sample is f^-1 of a logistic h.
 
 Dinh, Krueger & Bengio 2014, "NICE: non-linear independent components estimation" (arXiv 1410.8516): the additive

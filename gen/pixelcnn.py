@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["pillow", "pydantic>=2.6", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
-"""Gated PixelCNN: the distribution of each pixel given the ones before it, by convolutions that see nothing later.
+"""Gated PixelCNN: an autoregressive model, each pixel's distribution given the ones before it, by causal convolutions.
 
     python gen/pixelcnn.py
     python gen/pixelcnn.py --dataset mnist --channels 32 --batch-size 16 --updates 1875

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["numpy", "pillow", "pydantic>=2.6", "scikit-learn", "torch>=2.4", "tqdm", "tyro>=0.9.2", "wandb"]
 # ///
-"""RealNVP: affine couplings on several scales, an invertible convolutional network with an exact likelihood.
+"""RealNVP: a normalizing flow of affine couplings on several scales, convolutional, with an exact likelihood.
 
     python gen/realnvp.py
     python gen/realnvp.py --dataset cifar10 --channels 64 --blocks 8 --batch-size 64 --updates 80000 --bf16
@@ -15,7 +15,7 @@ the components are factored out as finished, and four more couplings transform t
 Likelihoods are -log2 p(x) / d of dequantized images, in bits per dimension: a bound on those of the 8-bit images.
 
 Dinh, Sohl-Dickstein & Bengio 2016, "Density estimation using Real NVP" (arXiv 1605.08803): equation 9 (coupling),
-sections 3.4 to 3.7 (masks, scales, batch normalization), 4.1 (logit, residual networks, one squeeze for 32x32 images).
+sections 3.4 to 3.7 (masks, scales, batch normalization), 4.1 (logit, residual networks, one squeeze for CIFAR-10).
 Differences: 1. The logit is taken of .05 + .9 x: the paper's .05 + .95 x reaches 1. 2. Batch normalization is in the
 couplings' networks alone (the paper: between couplings as well) and trains with the batch's statistics (the paper:
 running averages). 3. The learning rate decreases linearly to 0, gradients are clipped, weights do not decay. 4. Batches
@@ -236,12 +236,11 @@ def load_images(args: Args) -> list[torch.Tensor]:
 
 def save_grid(images: torch.Tensor, path: Path):
     """Images [64, 3, h, w] in [0, 1] as an 8x8 grid."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     rows = F.pad(images.nan_to_num().clamp(0, 1), (1, 1, 1, 1), value=0.5).unflatten(0, (8, 8))
     grid = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    image = Image.fromarray((grid * 255).byte().cpu().numpy())
-    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+    ImageOps.scale(Image.fromarray((grid * 255).byte().cpu().numpy()), 2, Image.Resampling.NEAREST).save(path)
 
 
 def train(args: Args) -> dict:

@@ -13,8 +13,8 @@ channels are split into two halves, each changed by a function of the other:
     y1 = x1 + F(x2)        x2 = y2 - G(y1)
     y2 = x2 + G(y1)        x1 = y1 - F(x2)
 
-The right side inverts the left one for any F and G. So a row of blocks stores its last output only, for the price
-of one more forward pass. A block that halves the image is not reversible: its input is stored.
+The right side inverts the left one for any F and G. So a sequence of blocks stores its last output only, for the price
+of one more forward pass. A block that halves the resolution is not reversible: its input is stored.
 inversion.png shows the first stage's input and what is recomputed, eval/inversion_error the largest error anywhere.
 
 Gomez, Ren, Urtasun & Grosse 2017, "The reversible residual network: backpropagation without storing activations"
@@ -39,7 +39,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -50,7 +50,7 @@ from tqdm import tqdm
 class Args:
     exp_name: str = Path(__file__).stem
     """name of the experiment"""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """seed of the experiment"""
     torch_deterministic: bool = True
     """deterministic convolutions on a GPU"""
@@ -145,18 +145,19 @@ def frozen_averages(module: nn.Module):
 
 
 class Recompute(torch.autograd.Function):
-    """Reversible blocks in a row, of which only the output is stored."""
+    """Reversible blocks one after another, of which only the output is stored."""
 
     @staticmethod
     def forward(ctx, blocks: nn.Sequential, *x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.blocks, y = blocks, blocks(x)
+        ctx.bf16 = torch.is_autocast_enabled(y[0].device.type)  # activations are recomputed in the same precision
         ctx.save_for_backward(*y)
         return y
 
     @staticmethod
     def backward(ctx, *dy: torch.Tensor) -> tuple:
         y = ctx.saved_tensors
-        with frozen_averages(ctx.blocks):
+        with frozen_averages(ctx.blocks), torch.autocast(y[0].device.type, torch.bfloat16, enabled=ctx.bf16):
             for block in reversed(ctx.blocks):
                 y, dy = block.backward(y, dy)
         return None, *dy
@@ -190,7 +191,7 @@ class RevNet(nn.Module):
 
     @torch.no_grad()
     def invert(self, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of each row of reversible blocks the input [n, 2c, h, w], and the input recomputed from the output."""
+        """Of each sequence of reversible blocks the input [n, 2c, h, w], and the input recomputed from the output."""
         halves, pairs = self.stem(x / 127.5 - 1).to(self.stem.weight.dtype).chunk(2, dim=1), []
         with frozen_averages(self):
             for part in self.parts:
@@ -214,10 +215,9 @@ def load_data(args: Args) -> tuple[torch.Tensor, torch.Tensor, int]:
     if args.dataset == "digits":
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
-        images = F.interpolate(images, size=(28, 28), mode="bilinear").round().byte()
-        return images, torch.from_numpy(digits.target), 1500
+        pixels, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+        images = F.interpolate(pixels.float().view(-1, 1, 8, 8) * (255 / 16), size=28, mode="bilinear").round().byte()
+        return images, labels, 1500
     path = args.data_dir / "cifar-10-binary.tar.gz"
     try:
         if not path.exists():
@@ -275,8 +275,8 @@ def train(args: Args) -> dict:
         x = augmented(images[idx]) if args.dataset == "cifar10" else images[idx]
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             loss = F.cross_entropy(model(x.to(device)), labels[idx].to(device))
-            optimizer.zero_grad()
-            loss.backward()  # recomputes activations, so in the same precision
+        optimizer.zero_grad()
+        loss.backward()
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())

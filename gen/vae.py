@@ -9,9 +9,9 @@
     python gen/vae.py --kl-weight 0
 
 The encoder maps an image x to a Gaussian q(z|x) over codes z, the decoder a code sampled from it back to an image. The
-loss is the cross-entropy of the reconstruction plus KL(q(z|x) || N(0, I)), both SUMMED over pixels and dimensions of z:
-with an average over pixels the KL term weighs 784 times as much, and the posterior collapses. The KL term keeps codes
-close to N(0, I), so that samples of N(0, I) are decoded to new images. --kl-weight 0: the plain autoencoder, no noise.
+loss has the form of the negative evidence lower bound (ELBO): the cross-entropy of the reconstruction plus
+KL(q(z|x) || N(0, I)), both SUMMED over pixels and dimensions of z: with an average over pixels the KL term weighs 784
+times as much, and the posterior collapses. The KL term keeps codes close to N(0, I): its samples decode to new images.
 
 Kingma & Welling 2014, "Auto-encoding variational Bayes" (arXiv 1312.6114): equation 10 with one sample, appendix B.
 Kevin Frans 2016, "Variational autoencoders explained" (https://kvfrans.com/variational-autoencoders-explained/).
@@ -129,8 +129,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 torch.hub.download_url_to_file(MNIST_URL + name, str(path), hash_prefix=sha256)
             content = bytearray(gzip.decompress(path.read_bytes()))
             splits.append(torch.frombuffer(content, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28))
-        except Exception as error:  # no network, or a damaged file
-            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+        except Exception as error:  # no connection, or a damaged or foreign file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {MNIST_URL}: {error}") from None
     return splits
 
 
@@ -147,7 +147,7 @@ def save_grid(images: torch.Tensor, columns: int, path: Path):
 
 @torch.no_grad()
 def save_pictures(model: VAE, test: torch.Tensor, most: torch.Tensor, folder: Path):
-    """Samples; latent traversal of two dimensions; the way from one test image's code to another's, between both."""
+    """Samples; latent traversal of two dimensions; interpolation between the codes of pairs of test images."""
     latent_dim, device = model.decoder[0].in_features, test.device
     save_grid(model.decode(torch.randn(64, latent_dim, device=device)), 8, folder / "samples.png")
     z, steps = torch.zeros(225, latent_dim, device=device), torch.linspace(-2, 2, 15, device=device)
@@ -162,7 +162,7 @@ def save_pictures(model: VAE, test: torch.Tensor, most: torch.Tensor, folder: Pa
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(1)  # more threads do not help networks this small
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device).flatten(1) / 255 for x in load_images(args))  # float [n, 784] in [0, 1]
     model = VAE(images.mean(0), args.hidden, args.latent_dim).to(device)
@@ -179,12 +179,12 @@ def train(args: Args) -> dict:
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(idx)
-        seconds = time.perf_counter() - start  # of training alone
+        mean_loss, seconds = loss_sum.item() / len(images), time.perf_counter() - start  # of training alone
         with torch.no_grad():
             recon, kl = (loss.mean(0) for loss in model.losses(test, noise))
         row = {
             "global_step": epoch * len(images),
-            "losses/loss": loss_sum.item() / len(images),
+            "losses/loss": mean_loss,
             "eval/loss": (recon + args.kl_weight * kl.sum()).item(),
             "eval/recon": recon.item(),
             "eval/kl": kl.sum().item(),

@@ -191,16 +191,15 @@ def load_images(args: Args) -> list[torch.Tensor]:
                 args.data_dir.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
             if args.dataset == "mnist":
-                pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)  # after the IDX header
-                splits.append(torch.from_numpy(pixels.copy()).view(-1, 1, 28, 28))
-                continue
-            names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-            with tarfile.open(path, "r:gz") as tar:
-                files = [tar.extractfile(f"cifar-10-batches-bin/{name}.bin").read() for name in names]
-            rows = torch.from_numpy(np.frombuffer(b"".join(files), np.uint8).copy()).view(-1, 3073)
-            splits = rows[:, 1:].reshape(-1, 3, 32, 32).split(len(rows) * 5 // 6)  # after the label
-        except Exception as error:  # no network, or a damaged file
-            raise UsageError(f"--data-dir: cannot read {path}, or download it: {error}") from None
+                content = bytearray(gzip.decompress(path.read_bytes()))
+                splits.append(torch.frombuffer(content, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28))
+            else:
+                with tarfile.open(path, "r:gz") as tar:  # data_batch_1.bin to data_batch_5.bin, test_batch.bin
+                    files = [tar.extractfile(name).read() for name in sorted(tar.getnames()) if name.endswith(".bin")]
+                rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 3073)
+                splits = rows[:, 1:].unflatten(1, (3, 32, 32)).split(len(rows) * 5 // 6)  # without the labels
+        except Exception as error:  # no connection, or a damaged or foreign file
+            raise UsageError(f"--data-dir: cannot read {path}, or download it from {url}: {error}") from None
     return splits
 
 
@@ -224,7 +223,7 @@ def save_grid(images: torch.Tensor, columns: int, path: Path):
 def train(args: Args) -> dict:
     """Train; returns the last row of metrics.csv."""
     torch.manual_seed(args.seed)
-    torch.set_num_threads(1)  # several fight over the cores when these small networks are not alone
+    torch.set_num_threads(1)  # so that results do not depend on the number of cores
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     images, test = (x.to(device) for x in load_images(args))  # your own: uint8 [n, channels, size, size], size 28 or 32

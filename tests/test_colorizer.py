@@ -94,6 +94,11 @@ def test_the_hint_in_use_is_as_pale_as_in_training():
 # --- the networks ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("channels, groups", [(1, 1), (25, 1), (50, 1), (32, 2), (48, 3), (512, 32)])
+def test_any_number_of_channels_can_be_normalized(channels, groups):
+    assert colorizer.normalize(channels).num_groups == groups
+
+
 def test_the_generator_is_a_unet_whose_skips_carry_details():
     torch.manual_seed(0)
     generator, x = Generator(64, 4), torch.rand(2, 4, 64, 64) * 2 - 1

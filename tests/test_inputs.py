@@ -76,7 +76,8 @@ MISTAKES = [
 GROUPS = {
     "TRAININGS": " ".join(Path(script).stem for script in TRAININGS),
     "TORCH": "POLICIES dqn trpo_parallel dyna2 es_mnist node_perturbation_mnist reinforce_mnist mcts_batched chat_rnn "
-    "reinforce_gridworld colorizer draw draw_color flow_2d iwae nice pixelcnn realnvp vae vae_gan",
+    "reinforce_gridworld colorizer draw draw_color flow_2d iwae nice pixelcnn realnvp vae vae_gan gan infogan revnet "
+    "deconvnet",
     "STEPPING": "POLICIES trpo_parallel es dqn tile_coding",
     "TABLES": "sarsa q_learning dynamic_programming",
     "MNIST": "es_mnist node_perturbation_mnist reinforce_mnist draw iwae nice pixelcnn vae vae_gan gan infogan",

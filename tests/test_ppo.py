@@ -216,6 +216,16 @@ def test_the_policys_learning_rate_is_annealed_and_the_critics_is_not(tmp_path, 
     assert rates == pytest.approx([0.3, 0.1, 0.2, 0.1, 0.1, 0.1])
 
 
+def test_the_kl_divergence_of_a_probability_that_underflows_is_finite():
+    old, new = (Policy(Standardize(1), 1, Discrete(2), 0.0) for _ in range(2))
+    for policy, bias in ((old, 5.0), (new, 300.0)):
+        policy.net[-1].weight.data.zero_()
+        policy.net[-1].bias.data = torch.tensor([bias, 0.0])
+    p = 1 / (1 + np.exp(5.0))  # of the second action; the new policy's log-probability is held at -80
+    expected = p * (np.log(p) + 80) + (1 - p) * np.log(1 - p)
+    assert kl_divergence(old(torch.zeros(1, 1)), new(torch.zeros(1, 1))).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_learns_cartpole_and_writes_its_folder(tmp_path):
     row = train(Args(env_id="CartPole-v1", run_dir=tmp_path / "run", total_timesteps=12_000, num_steps=64))
     assert row["charts/episodic_return_100"] > 40  # 22 at the beginning
