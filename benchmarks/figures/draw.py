@@ -28,7 +28,7 @@ STARTS = {
     "filters at zero, canvas at the mean image": "draw-start-filters",
     "filters and canvas at zero": "draw-start-both",
 }
-OLD = "In its pictures new images alternate with test images."
+OLD = "Its pictures show reconstructions only, no new images from the prior."
 
 
 def load_model(folder, run: str, module) -> tuple:

@@ -11,8 +11,8 @@ SOLVED = 475.0  # CartPole-v1's reward_threshold
 VARIANTS = {
     "defaults": "the defaults",
     "returns": "returns in place of ranks",
-    "raw-obs": "observations as they are",
-    "sign": "sign units",
+    "raw-obs": "observations not normalized",
+    "sign": "sign activations",
 }
 
 

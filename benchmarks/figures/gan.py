@@ -16,7 +16,7 @@ SPEED = {
     "gen/gan.py --bf16": "gan-speed-bf16",
     "pytorch/examples, dcgan": "examples-dcgan",
 }
-WORDS = "images from the same noise, a row for every 300 updates (the longer run: 5,000)"
+WORDS = "images from the same noise, a row for every 300 updates"
 PICTURES = {f"{row}.png": (row, "samples.png", f"{data}: {WORDS}") for row, data in RUNS.items()}
 
 

@@ -20,7 +20,7 @@ def draw(results: Results, folder) -> dict[str, str]:
         "seeds": plot.count,
         "code error, %": plot.column(CODE_ERROR, scale=100),
         "published, %": lambda seeds: "5",
-        "nats told of 2.30": "losses/information",
+        "mutual information, nats (at most 2.30)": "losses/information",
         "CPU seconds": plot.cpu,
     }
     errors = [seed.final(CODE_ERROR) for seed in results["infogan-mnist"]]

@@ -5,7 +5,7 @@ from benchmarks.plot import Results
 
 NLL, BOUND, UNITS = "eval/nll", "eval/loss", "eval/active_units"
 COLUMNS = ["global_step", "losses/loss", BOUND, NLL, UNITS, "charts/SPS"]
-EPOCHS = {"stages3": "13", "stages4": "40", "stages5": "121", "paper": "3,280"}
+EPOCHS = {"stages3": "13", "stages4": "40", "stages5": "121", "stages6": "364", "paper": "3,280"}
 PICTURES = {"samples.png": ("iwae-k50-stages3", "samples.png", "Samples, k = 50: the pixels' probabilities")}
 
 

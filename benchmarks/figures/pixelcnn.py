@@ -26,7 +26,8 @@ def draw(results: Results, folder) -> dict[str, str]:
                 found = f"{seed.final(column):.2f} {unit}"
                 plot.curves(axes, [seed], "global_step", column, f"ours, {epochs}", scale=1 / IMAGES[dataset])
                 rows.append([f"{title}: ours", found, str(seed.seed), epochs.split()[0], plot.cpu([seed])])
-                numbers[dataset] = f"{title.split(',')[0]} {found} after {epochs}"
+                which = "the first" if dataset == "mnist" else "random"
+                numbers[dataset] = f"{title.split(',')[0]} {found} on {which} 1,000 test images after {epochs}"
             for row, color in zip(plot.published("pixelcnn", dataset=dataset), plot.COLORS[2:], strict=False):
                 label = f"{row['model']}: {row['value']}"
                 axes.axhline(float(row["value"]), color=color, linestyle=":", label=label)

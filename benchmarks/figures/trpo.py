@@ -37,7 +37,7 @@ def environments(results: plot.Results, prefix: str, names: list[str], published
     columns = {"seeds": plot.count, "ours, training": RETURN, "ours, deterministic": EVALUATION}
     columns["CPU seconds"] = lambda seeds: plot.number(plot.sorted_median([seed.cpu for seed in seeds]))
     if peer:
-        columns[f"{peer}, v5, run here, evaluation"] = lambda seeds: plot.spread(
+        columns[f"{peer}, v5, run here, evaluation, one seed"] = lambda seeds: plot.spread(
             s.final(EVALUATION) for s in results.by_name.get(seeds[0].name.replace(prefix, "sb3-envs"), [])
         )
     for code in codes:
