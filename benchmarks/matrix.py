@@ -16,9 +16,8 @@ train many runs at once. The peer ran on the same machine; the ratio is ours to 
 Commit: the last one that changed the script before the run ("-dirty": with later edits). Hardware, versions and the
 command of each run stand in the json beside its csv; two cores unless a page says otherwise. By post:
 [posts.md](posts.md); what the originals got wrong: [mistakes.md](mistakes.md). Written by `python benchmarks/plot.py`.
-The scripts have become shorter since these runs. Repeated on 2026-11-30, one or two rows each of random_search,
-hill_climbing, td_lambda, q_learning, es, sarsa_lambda, tile_coding, dynamic_programming, dyna_q, dyna2, mcts and
-mcts_batched ended with the same digits.
+Scripts became shorter since; repeated on 2026-11-30, a row or two each of random_search, hill_climbing, td_lambda, es,
+q_learning, sarsa_lambda, tile_coding, dynamic_programming, dyna_q, dyna2 and the two mcts had the same digits.
 
 """
 

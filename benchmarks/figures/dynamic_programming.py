@@ -49,7 +49,6 @@ def draw(results: Results, folder) -> dict[str, str]:
             axes.set_xscale("symlog", linthresh=1)
             if run[EARNED].min() < -100:  # policies that walk off the cliff, or in circles
                 axes.set_yscale("symlog", linthresh=10)
-    # our values beside the printed ones, rounded alike
     groups, book, different = {}, [], 0
     for row in plot.published("dynamic_programming"):
         groups.setdefault((row["source"], row["grid"], row["sweep"]), []).append(row)

@@ -19,9 +19,12 @@ def draw(results: Results, folder) -> dict[str, str]:
     ours = {cells: seeds for cells, seeds in ours.items() if seeds}
     with plot.figure(folder / "iwae.png") as (axes,):
         shown = {f"{k}, {epochs} epochs": seeds for (k, epochs), seeds in ours.items()}
-        levels = {f"published -log p(x), k = {k}": float(published[k]["nll"]) for k in ("1", "50")}
-        words = {"xlabel": "epochs", "ylabel": "nats per image", "title": "bound on test images, MNIST binarized"}
-        plot.panel(axes, shown, "global_step", BOUND, levels, scale=1 / 60_000, xscale="log", **words)
+        words = {"xlabel": "epochs", "ylabel": "nats per image", "title": "MNIST: bound (lines), -log p(x) (dots)"}
+        plot.panel(axes, shown, "global_step", BOUND, scale=1 / 60_000, xscale="log", **words)
+        for line, seeds in zip(axes.get_lines(), shown.values(), strict=True):
+            axes.plot(seeds[0].final("global_step") / 60_000, seeds[0].final(NLL), "o", color=line.get_color())
+        for k, nll in ((k, published[k]["nll"]) for k in ("1", "50")):
+            axes.axhline(float(nll), color=plot.GREY, linestyle=":", label=f"published, k = {k}: {nll}")
 
     def theirs(column: str):
         return lambda seeds: published[seeds[0].name.split("-")[1][1:]][column]

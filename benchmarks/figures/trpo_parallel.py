@@ -29,6 +29,7 @@ SETTINGS = {
     "adapt-both-margin": "adapt both, 5 % margin",
     "linear": "20,000 steps, KL .001, linear value function",
 }
+COLORS = dict(zip(SETTINGS, [plot.COLORS[i] for i in (0, 1, 6, 1, 2, 3, 4, 5, 3, 4, 5)], strict=False))
 FIXED = ["steps1000", "steps20000", "kl010"]  # the best of each environment, and the post's
 GROUPS = {
     "steps per update": ["steps1000", "steps5000", "steps20000"],
@@ -108,16 +109,16 @@ def post_figure(results: Results, path):
         for group, settings in GROUPS.items():
             for env, (budget, _, limits) in ENVIRONMENTS.items():
                 axes = next(grid)
-                for setting, color in zip(settings, plot.COLORS, strict=False):
+                for setting in settings:
                     seeds = results[f"trpo-post-{env.lower()}-{setting}"]
-                    plot.curves(axes, seeds, "global_step", RETURN, SETTINGS[setting], color, scale=1e-6)
+                    plot.curves(axes, seeds, "global_step", RETURN, SETTINGS[setting], COLORS[setting], scale=1e-6)
                     rows = logs(env, setting)
                     steps, returns = ([float(row[key]) for row in rows] for key in ("timesteps", "return"))
-                    axes.plot(1e-6 * np.array(steps), returns, "x", color=color)
+                    axes.plot(1e-6 * np.array(steps), returns, "x", color=COLORS[setting])
                 axes.set(title=f"{env}-v5: {group}", xlabel="environment steps (millions)")
                 axes.set(xlim=(0, 1.02e-6 * budget), ylim=limits)
                 axes.set_ylabel("return (last 100 episodes)" if env == "Reacher" else "")
-            axes.plot([], [], "x", color=plot.GREY, label="the post's logs (Gym v1)")
+            axes.plot([], [], "x", color=plot.GREY, label="the post's logs (Gym v1;\n1,500 steps beside our 1,000)")
             axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9)
 
 
