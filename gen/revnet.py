@@ -150,14 +150,13 @@ class Recompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx, blocks: nn.Sequential, *x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.blocks, y = blocks, blocks(x)
-        ctx.bf16 = torch.is_autocast_enabled(y[0].device.type)  # activations are recomputed in the same precision
         ctx.save_for_backward(*y)
         return y
 
     @staticmethod
     def backward(ctx, *dy: torch.Tensor) -> tuple:
         y = ctx.saved_tensors
-        with frozen_averages(ctx.blocks), torch.autocast(y[0].device.type, torch.bfloat16, enabled=ctx.bf16):
+        with frozen_averages(ctx.blocks):
             for block in reversed(ctx.blocks):
                 y, dy = block.backward(y, dy)
         return None, *dy
@@ -273,10 +272,11 @@ def train(args: Args) -> dict:
     for step in tqdm(range(1, args.updates + 1), unit="update", disable=None):
         idx = torch.randint(n, (args.batch_size,))
         x = augmented(images[idx]) if args.dataset == "cifar10" else images[idx]
-        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+        # no cache: in older PyTorch it holds weights that Recompute.forward has cast, without a gradient
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16, cache_enabled=False):
             loss = F.cross_entropy(model(x.to(device)), labels[idx].to(device))
-        optimizer.zero_grad()
-        loss.backward()
+            optimizer.zero_grad()
+            loss.backward()  # recomputes activations, so in the same precision
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())
