@@ -78,6 +78,7 @@ class Flow(nn.Module):
         for _ in range(couplings):
             first, second = nn.Linear(1, hidden), nn.Linear(hidden, hidden)
             self.networks.append(nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), nn.Linear(hidden, 2)))
+            self.networks[-1][-1].weight.data.zero_()  # at first a coupling is the same affine map everywhere
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """z = f(x) and log |det df/dx| [n]."""

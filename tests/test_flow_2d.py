@@ -38,6 +38,14 @@ def test_the_density_of_a_flow_integrates_to_one():
     assert integral(lambda x: random_flow().log_prob(x).exp(), limit=20) == pytest.approx(1, abs=1e-3)
 
 
+def test_at_first_a_flow_is_the_same_affine_map_everywhere():
+    torch.manual_seed(0)
+    flow, x = Flow(couplings=5, hidden=8), 3 * torch.randn(100, 2)
+    z, log_det = flow.encode(x)
+    middle = flow.encode((x + x.flip(0)) / 2)[0]
+    assert torch.allclose(middle, (z + z.flip(0)) / 2, atol=1e-5) and (log_det - log_det[0]).abs().max() < 1e-5
+
+
 def test_decoding_inverts_encoding():
     flow, x = random_flow(), torch.randn(100, 2, dtype=torch.double)
     assert torch.allclose(flow.decode(flow.encode(x)[0]), x) and torch.allclose(flow.encode(flow.decode(x))[0], x)
