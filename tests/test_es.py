@@ -178,6 +178,7 @@ def torchrun_process(rank: int, world: int, folder: str, args: Args):
     train(args)
 
 
+@pytest.mark.timeout(600)  # processes that share a busy core take their time
 def test_the_curve_is_the_same_for_any_number_of_processes_and_another_for_another_seed(tmp_path):
     for world in (2, 5):
         context, args = multiprocessing.get_context("fork"), Args(**SMALL, run_dir=tmp_path / str(world))
@@ -186,7 +187,7 @@ def test_the_curve_is_the_same_for_any_number_of_processes_and_another_for_anoth
         for process in processes:
             process.start()
         for process in processes:
-            process.join(60)
+            process.join(250)
             assert process.exitcode == 0
     for seed in (1, 2):
         train(Args(**SMALL, seed=seed, run_dir=tmp_path / f"seed{seed}"))
