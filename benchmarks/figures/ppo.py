@@ -4,7 +4,8 @@ from benchmarks import plot
 from benchmarks.figures.trpo import RETURN, environments
 
 COLUMNS = ["global_step", RETURN, "losses/kl", "losses/clip_fraction", "losses/entropy"]
-ENVIRONMENTS = ["HalfCheetah", "Walker2d", "Hopper", "InvertedPendulum", "Reacher", "Swimmer", "InvertedDoublePendulum"]
+ENVIRONMENTS = ["HalfCheetah", "Walker2d", "Hopper", "InvertedPendulum", "Humanoid", "Reacher", "Swimmer"]
+ENVIRONMENTS += ["InvertedDoublePendulum"]
 
 
 def draw(results: plot.Results, folder) -> dict[str, str]:

@@ -20,12 +20,8 @@ def environments(results: plot.Results, prefix: str, names: list[str], published
             for row in published:
                 if row["environment"] == env:
                     words = f"{row['code']} ({row['measured']})"
-                    axes.axhline(
-                        float(row["return"]),
-                        color=plot.COLORS[1 + codes.index(row["code"])],
-                        linestyle="--",
-                        label=words,
-                    )
+                    level, color = float(row["return"]), plot.COLORS[1 + codes.index(row["code"])]
+                    axes.axhline(level, color=color, linestyle="--", label=words)
             axes.set(title=f"{env}-v5", xlabel="million steps", xlim=(0, 1.03))
             if env == "Reacher":
                 axes.set_ylim(-20, -2)
