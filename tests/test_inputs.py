@@ -5,7 +5,11 @@ import gzip
 import io
 import math
 import re
+import resource
+import shlex
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -190,6 +194,14 @@ def test_an_episode_without_end_is_cut(script):
     if "reinforce" in script:
         (_, _, rewards, _), episodes = module.rollout(envs, policy)
         assert len(rewards) == 10_000 and episodes == []
+
+
+@pytest.mark.parametrize("script", scripts("mcts trpo"))
+def test_a_disk_that_takes_nothing_ends_in_one_message(script, tmp_path):
+    command = [sys.executable, ROOT / script, *shlex.split(about(script)["tiny"])]
+    nothing = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))  # of bytes in a file
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=nothing, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and re.fullmatch(r"\[Errno \d+\] .*\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(
