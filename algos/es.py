@@ -226,7 +226,6 @@ def train(args: Args) -> dict:
             "global_step": global_step,
             "charts/episodic_return": returns.mean(),
             "charts/SPS": global_step / (time.perf_counter() - start),
-            "losses/parameter_norm": np.linalg.norm(theta),
             "eval/episodic_return": None,
         }
         if update % args.eval_every == 0 or global_step >= args.total_timesteps:

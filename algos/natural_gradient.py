@@ -207,7 +207,6 @@ def natural_step(policy: Policy, obs, actions, advantages, args: Args) -> dict:
     return {
         "losses/kl": kl.item(),
         "losses/distance": step.norm().item(),  # Euclidean, of the parameters
-        "losses/gradient_norm": gradient.norm().item(),
         "losses/entropy": old.entropy().mean().item(),
     }
 
