@@ -208,7 +208,7 @@ class Run:
     """runs/<name>/ with args.json and metrics.csv; with --track also Weights & Biases."""
 
     def __init__(self, args: Args, task: str):
-        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name}__{args.seed}__{time.time():.3f}")
+        name = re.sub(r"[^\w.-]+", "_", f"{task}__{args.exp_name[:50]}__{args.seed}__{time.time():.3f}")
         self.dir, self.rows, self.wandb = args.run_dir or Path("runs", name), [], None
         if args.track:
             import wandb
@@ -245,5 +245,5 @@ class Run:
 if __name__ == "__main__":
     try:
         train(tyro.cli(Args, description=__doc__))
-    except (UsageError, FloatingPointError, OSError, KeyboardInterrupt) as error:
+    except (UsageError, FloatingPointError, OSError, UnicodeEncodeError, KeyboardInterrupt) as error:
         raise SystemExit(str(error) or "interrupted: the rows so far are in the run's folder") from None
