@@ -284,11 +284,12 @@ def train(args: Args) -> dict:
             except Exception as error:  # an environment may raise anything
                 raise UsageError(f"--env-id {args.env_id}: {error!r}") from None
             returns = rewards_to_go(rewards, args.gamma)
+            mean = mean_of_others(returns, mask)
             if args.credit == "return":
-                returns = returns[:1].expand_as(returns)
+                returns, mean = returns[:1].expand_as(returns), mean[:1].expand_as(mean)
             with torch.no_grad():
                 values = critic(obs)
-            baselines = {"none": torch.zeros_like(returns), "mean": mean_of_others(returns, mask), "value": values}
+            baselines = {"none": torch.zeros_like(returns), "mean": mean, "value": values}
             advantages = returns - baselines[args.baseline]
             obs, actions, returns, advantages = (x[mask.bool()] for x in (obs, actions, returns, advantages))
             losses = policy_gradient_step(policy, policy_optimizer, obs, actions, advantages, args.num_envs)

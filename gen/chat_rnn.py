@@ -205,6 +205,7 @@ def train(args: Args) -> dict:
     model = ChatRNN(len(vocabulary), args.width, args.dropout).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
     anneal = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, args.epochs * math.ceil(len(rows) / args.batch_size))
+    words_per_batch = args.batch_size * ((rows != END).sum(1) + 1).clamp(max=MAX_WORDS).float().mean()
     run, start, words = Run(args, args.data.stem if args.data else "grammar"), time.perf_counter(), 0
     (run.dir / "vocabulary.json").write_text(json.dumps(vocabulary))
 
@@ -213,7 +214,7 @@ def train(args: Args) -> dict:
         for batch in make_batches(rows, args.batch_size):
             nll = model.nll(batch)
             optimizer.zero_grad()
-            nll.mean().backward()
+            (nll.sum() / words_per_batch).backward()  # with nll.mean(), words of short messages would count more
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             anneal.step()

@@ -193,12 +193,14 @@ def test_the_seed_decides_every_number_and_the_learning_rate_falls_to_zero(tmp_p
     assert max(norms) < 0.0101
 
 
-def test_held_out_messages_are_measured_without_dropout(tmp_path, monkeypatch):
+def test_every_word_counts_alike_and_held_out_messages_are_measured_without_dropout(tmp_path, monkeypatch):
     monkeypatch.setattr(chat_rnn, "make_chat", lambda: make_chat(400))
-    losses, nll = [], ChatRNN.nll
+    losses, weights, nll = [], [], ChatRNN.nll
 
     def recorded(self, batch):
         losses.append((torch.is_grad_enabled(), self.training, nll(self, batch)))
+        if self.training:
+            losses[-1][2].register_hook(weights.append)  # the gradient of the loss by each word's
         return losses[-1][2]
 
     args = Args(run_dir=tmp_path / "run", epochs=2, cuda=False, dropout=0.5, **SMALL)
@@ -208,7 +210,9 @@ def test_held_out_messages_are_measured_without_dropout(tmp_path, monkeypatch):
     trained = [loss for learns, training, loss in losses if learns and training]
     assert row["losses/nll"] == pytest.approx(torch.cat(trained[len(trained) // 2 :]).mean().item(), abs=1e-5)
     assert all(learns == training for learns, training, _ in losses)
-    test = load_data(args)[1]
+    train_rows, test, _ = load_data(args)
+    words = sum(min((row != END).sum().item() + 1, 20) for row in train_rows)
+    assert torch.allclose(torch.cat(weights), torch.tensor(len(train_rows) / args.batch_size / words))
     model = ChatRNN(len(load_data(args)[2]), **SMALL, dropout=0.5).eval()
     model.load_state_dict(torch.load(tmp_path / "run/model.pt", weights_only=True)["model"])
     assert row["eval/nll"] == pytest.approx(model.nll(test).mean().item(), abs=1e-5)

@@ -187,6 +187,16 @@ def test_a_baseline_makes_the_policy_gradient_of_equal_returns_small(tmp_path):
     assert abs(loss["value"]) < 0.2 * abs(loss["none"])
 
 
+def test_the_return_of_an_episode_is_compared_with_those_of_all_others(tmp_path, monkeypatch):
+    seen, step = [], policy_gradient_step
+    record = lambda *args: seen.append(args[4]) or step(*args)  # noqa: E731
+    monkeypatch.setattr("algos.reinforce.policy_gradient_step", record)
+    train(Args(credit="return", baseline="mean", num_envs=4, total_timesteps=200, run_dir=tmp_path / "run"))
+    for advantages in seen:
+        each = advantages.unique()
+        assert len(each) in (2, 3, 4) and (len(each) < 4 or abs(each.sum()) < 1e-4)  # one for all steps of an episode
+
+
 gym.register("Double-v0", lambda: gym.wrappers.TransformReward(Clock(5, terminates=True), lambda reward: 2 * reward))
 
 
