@@ -127,7 +127,8 @@ class Policy(nn.Module):
         self.log_std = nn.Parameter(torch.full(action_space.shape, log_std_init)) if action_space.shape else None
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         self.net = nn.Sequential(standardize, nn.Linear(obs_dim, outputs))
-        self.net[-1].weight.data *= 0.01  # the initial policy hardly depends on the observation
+        nn.init.zeros_(self.net[-1].weight)  # the initial policy does not depend on the observation
+        nn.init.zeros_(self.net[-1].bias)
 
     def forward(self, obs: torch.Tensor) -> Distribution:
         if self.log_std is None:
@@ -143,6 +144,9 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
+        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 1), strict=True):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
         self.standardize_returns = Standardize()
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
