@@ -167,7 +167,7 @@ class RealNVP(nn.Module):
         p = ALPHA + (1 - 2 * ALPHA) * x
         log_det = (math.log(1 - 2 * ALPHA) - p.log() - (1 - p).log()).sum(dim=(1, 2, 3))
         y, log_det = self.checkerboard((p.logit(), log_det))
-        y = F.pixel_unshuffle(y, 2).unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)  # upper pixels, then lower
+        y = F.pixel_unshuffle(y, 2)  # the four pixels of the first colour, then those of the next
         y, log_det = self.channel_wise((y, log_det))
         finished, y = y.chunk(2, dim=1)
         y, log_det = self.last((y, log_det))
@@ -181,7 +181,7 @@ class RealNVP(nn.Module):
         y = torch.cat([finished, y], dim=1)
         for layer in reversed(self.channel_wise):
             y = layer.inverse(y)
-        y = F.pixel_shuffle(y.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 2)
+        y = F.pixel_shuffle(y, 2)
         for layer in reversed(self.checkerboard):
             y = layer.inverse(y)
         return (y.sigmoid() - ALPHA) / (1 - 2 * ALPHA)
