@@ -209,7 +209,7 @@ CIFAR10_SHA256 = "c4a38c50a1bc5f3a"
 
 
 def load_images(args: Args) -> list[torch.Tensor]:
-    """Training and test images, uint8 [n, 3, 32, 32]."""
+    """Training and test images, uint8 [n, 3, 32, 32]; for CIFAR-10 also the training images' mirror images."""
     if args.dataset == "photos":
         from sklearn.datasets import load_sample_images
         from sklearn.feature_extraction.image import extract_patches_2d
@@ -226,7 +226,8 @@ def load_images(args: Args) -> list[torch.Tensor]:
         with tarfile.open(path, "r:gz") as tar:  # data_batch_1.bin to data_batch_5.bin, test_batch.bin
             files = [tar.extractfile(name).read() for name in sorted(tar.getnames()) if name.endswith(".bin")]
         rows = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8).view(-1, 3073)
-        return rows[:, 1:].unflatten(1, (3, 32, 32)).split(len(rows) * 5 // 6)  # without the labels
+        train, test = rows[:, 1:].unflatten(1, (3, 32, 32)).split(len(rows) * 5 // 6)  # without the labels
+        return [torch.cat([train, train.flip(3)]), test]
     except Exception as error:  # no connection, or a damaged or foreign file
         raise UsageError(f"--data-dir: cannot read {path}, or download it from {CIFAR10_URL}: {error}") from None
 
@@ -268,8 +269,7 @@ def train(args: Args) -> dict:
 
     log_ps, start = [], time.perf_counter()
     for step in tqdm(range(1, args.updates + 1), unit="update", disable=None if run else True):
-        x = dequantize(images[torch.randint(len(images), (args.batch_size,))])
-        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)[rank::world_size].to(device)
+        x = dequantize(images[torch.randint(len(images), (args.batch_size,))])[rank::world_size].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             log_p = net(x).mean()
         optimizer.zero_grad()
