@@ -23,7 +23,6 @@ Differences from the papers
 3. Advantages are standardized, and the KL bound shrinks when their standard deviation is below --advantage-floor times
    that of the returns: once a task is solved, advantages are mostly the critic's error, and standardized they would
    still cause steps of full length. The KL is quadratic in the step, so a step's length shrinks in proportion.
-4. With --no-shrink-std the standard deviations that observations and returns are divided by never decrease.
 """
 
 import csv
@@ -100,31 +99,24 @@ class Args:
     """multiple of the identity added to the Fisher matrix"""
     advantage_floor: NonNegativeFloat = 0.01
     """noise floor of the advantages, in standard deviations of the returns; below it the KL bound shrinks"""
-    shrink_std: bool = True
-    """let the standard deviations that observations and returns are divided by shrink; see Standardize"""
 
 
 # --- the policy and the critic ---------------------------------------------------------------
 
 
 class Standardize(nn.Module):
-    """x [..., *shape] in standard deviations from the running mean, clipped at 10.
+    """x [..., *shape] in standard deviations from the running mean, clipped at 10."""
 
-    Without shrinks, a standard deviation only grows. Where it shrinks, as that of a pole's angle does once the pole is
-    balanced, the policy's response to the observation grows without a step that the KL bound could limit.
-    """
-
-    def __init__(self, *shape: int, shrinks: bool = True):
+    def __init__(self, *shape: int):
         super().__init__()
-        self.moments, self.shrinks, self.var = RunningMeanStd(shape=shape), shrinks, np.zeros(shape)
+        self.moments = RunningMeanStd(shape=shape)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
 
     def update(self, x: torch.Tensor):
         self.moments.update(x.numpy(force=True))
-        self.var = self.moments.var if self.shrinks else np.maximum(self.var, self.moments.var)
         self.mean.copy_(torch.as_tensor(self.moments.mean))
-        self.std.copy_(torch.as_tensor(self.var + 1e-8).sqrt())
+        self.std.copy_(torch.as_tensor(self.moments.var + 1e-8).sqrt())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ((x.to(self.mean) - self.mean) / self.std).clamp(-10, 10)
@@ -160,7 +152,7 @@ class Critic(nn.Module):
         for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 1), strict=True):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
-        self.standardize_returns = Standardize(shrinks=standardize.shrinks)
+        self.standardize_returns = Standardize()
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         return self.net(obs).squeeze(-1) * self.standardize_returns.std + self.standardize_returns.mean
@@ -334,7 +326,7 @@ def train(args: Args) -> dict:
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     envs = make_envs(args, args.num_envs)
     obs_dim = envs.single_observation_space.shape[0]
-    standardize = Standardize(obs_dim, shrinks=args.shrink_std)
+    standardize = Standardize(obs_dim)
     policy = Policy(standardize, obs_dim, envs.single_action_space, args.log_std_init).to(device)
     critic = Critic(standardize, obs_dim).to(device)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate)

@@ -20,7 +20,7 @@ equations 11 and 16. Duan et al. 2016 (arXiv 1604.06778): the linear value funct
 
 Differences from the post: every environment makes the same number of steps in a batch and continues in the next one,
 and the old policy is restored when no step passes the line search. Differences from trpo.py: the Fisher matrix is
-averaged over a tenth of the states (appendix C), and there is no --capture-video and no --no-shrink-std.
+averaged over a tenth of the states (appendix C), and there is no --capture-video.
 """
 
 import csv
