@@ -7,7 +7,6 @@ NLL, ABOVE = "eval/nll", "eval/above_source"
 COLUMNS = ["global_step", NLL, ABOVE, "charts/SPS"]
 SOURCES = ["moons", "rings", "spirals", "gaussians"]
 PICTURES = {f"{name}.png": (f"flow-{name}", "density.png", name) for name in SOURCES}
-OLD = "These by gen/realnvp.py, from 50,000 points used again in each epoch."
 
 
 def draw(results: Results, folder) -> dict[str, str]:

@@ -8,7 +8,6 @@ from benchmarks.plot import Results, number
 NATS, BITS, IMAGES = "eval/log_likelihood", "eval/bits_per_dim", 60_000  # of an epoch
 COLUMNS = ["global_step", "losses/log_likelihood", NATS, BITS, "charts/SPS"]
 PICTURES = {"samples.png": ("nice-mnist-long", "samples.png", "Samples after 40 epochs")}
-OLD = "These by gen/realnvp.py with --bf16: the same network, batches and optimizer."
 
 
 def draw(results: Results, folder) -> dict[str, str]:
