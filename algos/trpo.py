@@ -22,7 +22,9 @@ Differences from the papers
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized, and the KL bound shrinks when their standard deviation is below --advantage-floor times
    that of the returns: once a task is solved, advantages are mostly the critic's error, and standardized they would
-   still cause steps of full length. The KL is quadratic in the step, so a step's length shrinks in proportion.
+   still cause steps of full length. The KL is quadratic in the step, so a step's length shrinks in proportion. The
+   observations' moments then stand still: a balanced pole's angle varies less and less, and divided by its standard
+   deviation it would drive the policy harder and harder.
 """
 
 import csv
@@ -131,7 +133,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):  # at first it hardly depends on obs
+        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):  # at first hardly dependent on obs
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
 
@@ -350,7 +352,8 @@ def train(args: Args) -> dict:
             kl_scale = (std / (floor + 1e-8)).square().clamp(max=1)
             losses = trpo_step(policy, obs, actions, (advantages - mean) / (std + 1e-8), kl_scale * args.max_kl, args)
             critic.fit(critic_optimizer, obs, returns, args.value_epochs)
-            standardize.update(obs)
+            if kl_scale == 1:  # moments change the policy as well, and no KL bound limits that
+                standardize.update(obs)
 
             global_step += len(obs)
             row = {

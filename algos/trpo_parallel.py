@@ -132,7 +132,7 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):  # at first it hardly depends on obs
+        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):  # at first hardly dependent on obs
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
 
@@ -480,7 +480,8 @@ def train(args: Args) -> dict:
                 critic.fit(obs, times, returns)
             else:
                 critic.fit(critic_optimizer, obs, returns, args.value_epochs)
-            standardize.update(obs)
+            if kl_scale == 1:  # moments change the policy as well, and no KL bound limits that
+                standardize.update(obs)
 
             last_returns.extend(x[1] for x in episodes)
             row = {

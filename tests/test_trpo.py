@@ -218,7 +218,9 @@ def test_the_rollout_holds_what_was_played_across_resets_and_batches(name, termi
     assert (actions.abs() > 1).any()  # the environment got the clipped action, the batch has the sampled one
 
 
-def test_a_truncated_episode_is_bootstrapped_and_a_terminated_one_is_not(tmp_path):
+def test_a_truncated_episode_is_bootstrapped_and_a_terminated_one_is_not(tmp_path, monkeypatch):
+    seen, update = [], Standardize.update
+    monkeypatch.setattr(Standardize, "update", lambda self, x: seen.append(x.ndim) or update(self, x))
     flags = {"gamma": 0.9, "num_envs": 4, "num_steps": 25, "total_timesteps": 2_500, "value_learning_rate": 0.03}
     values = {}
     for name in ("Terminates", "Truncates"):
@@ -232,6 +234,8 @@ def test_a_truncated_episode_is_bootstrapped_and_a_terminated_one_is_not(tmp_pat
     # of equal returns only noise is left in the advantages, and the KL bound has shrunk with it
     assert row["losses/kl_scale"] < 0.5
     assert row["losses/kl"] <= row["losses/kl_scale"] * Args().max_kl * 1.001
+    scales = [float(row["losses/kl_scale"]) for name in values for row in rows(tmp_path / name)]
+    assert seen.count(2) == scales.count(1.0) < len(scales) == seen.count(1)  # observations, returns
 
 
 def test_evaluate_plays_one_episode_of_mode_actions_in_each_environment():

@@ -327,6 +327,14 @@ def test_it_learns_inverted_pendulum_and_writes_its_folder(tmp_path):
     assert all(float(row["losses/kl"]) <= 0.03 for row in rows(tmp_path / "run"))
 
 
+def test_where_the_kl_bound_shrinks_the_observations_moments_stand_still(tmp_path):
+    flags = {"env_id": "CartPole-v1", "total_timesteps": 500, "num_steps": 20}
+    for floor, moves in ((0.0, True), (1e9, False)):
+        train(Args(**flags, advantage_floor=floor, run_dir=tmp_path / str(floor)))
+        policy = torch.load(tmp_path / str(floor) / "model.pt", weights_only=True)["policy"]
+        assert policy["net.0.mean"].any() == moves
+
+
 def test_the_steps_per_update_follow_the_adapted_ones(tmp_path):
     flags = {"env_id": "CartPole-v1", "num_envs": 8, "num_steps": 10, "adapt": "both", "max_kl": 0.001}
     train(Args(**flags, total_timesteps=4_000, run_dir=tmp_path / "run"))
