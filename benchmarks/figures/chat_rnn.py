@@ -16,7 +16,10 @@ COLUMNS = [
     "global_step", "charts/epoch", "charts/tokens", "losses/nll", NLL, OLD_NLL, PERPLEXITY, FLOOR, *TESTS,
     "charts/vocabulary", "charts/discount_2", "charts/discount_3", "charts/SPS", "time/elapsed",
 ]  # fmt: skip
-OLD = "It had the same layers, a richer grammar, and was trained in bfloat16 on the Ubuntu channel."
+OLD = (
+    "It had the same layers, a richer grammar, and was trained in bfloat16 on the Ubuntu channel; of its messages the 50 "
+    "most frequent were completed, and loops had a period of at most ten words (now four)."
+)
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
