@@ -17,8 +17,8 @@ COLUMNS = [
     "charts/vocabulary", "charts/discount_2", "charts/discount_3", "charts/SPS", "time/elapsed",
 ]  # fmt: skip
 OLD = (
-    "It had the same layers, a richer grammar, and was trained in bfloat16 on the Ubuntu channel; of its messages the 50 "
-    "most frequent were completed, and loops had a period of at most ten words (now four)."
+    "It had the same layers, a richer grammar, and was trained in bfloat16 on the Ubuntu channel; the 50 most frequent "
+    "of its messages were completed, and loops had a period of at most ten words (now four)."
 )
 
 
