@@ -16,10 +16,7 @@ COLUMNS = [
     "global_step", "charts/epoch", "charts/tokens", "losses/nll", NLL, OLD_NLL, PERPLEXITY, FLOOR, *TESTS,
     "charts/vocabulary", "charts/discount_2", "charts/discount_3", "charts/SPS", "time/elapsed",
 ]  # fmt: skip
-OLD = (
-    "It had the same layers, a richer grammar, and was trained in bfloat16 on the Ubuntu channel; the 50 most frequent "
-    "of its messages were completed, and loops had a period of at most ten words (now four)."
-)
+OLD = "A richer grammar; on the Ubuntu channel bfloat16, its 50 most frequent messages, loops of ten words, too."
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
