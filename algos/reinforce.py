@@ -86,7 +86,7 @@ class Args:
     """what is subtracted: nothing, the mean return of the other environments, or a learned value function"""
     log_std_init: Annotated[float, Field(ge=-5, le=5)] = -1.0
     """initial log standard deviation of continuous actions"""
-    learning_rate: PositiveFloat = 5e-3
+    learning_rate: PositiveFloat = 3e-3
     """Adam's learning rate for the policy"""
 
 
