@@ -22,9 +22,8 @@ Differences from the papers
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized, and the KL bound shrinks when their standard deviation is below --advantage-floor times
    that of the returns: once a task is solved, advantages are mostly the critic's error, and standardized they would
-   still cause steps of full length. The KL is quadratic in the step, so a step's length shrinks in proportion. The
-   observations' moments then stand still: a balanced pole's angle varies less and less, and divided by its standard
-   deviation it would drive the policy harder and harder.
+   still cause steps of full length. The KL is quadratic in the step, so a step's length shrinks in proportion. Then
+   the observations' moments stand still: those of a balanced pole shrink, and would drive the policy ever harder.
 """
 
 import csv
