@@ -16,7 +16,7 @@ COLUMNS = [
     "global_step", "charts/epoch", "charts/tokens", "losses/nll", NLL, OLD_NLL, PERPLEXITY, FLOOR, *TESTS,
     "charts/vocabulary", "charts/discount_2", "charts/discount_3", "charts/SPS", "time/elapsed",
 ]  # fmt: skip
-OLD = "A richer grammar; on the Ubuntu channel bfloat16, its 50 most frequent messages, loops of ten words, too."
+OLD = "Its grammar was richer; on the Ubuntu channel it ran in bfloat16 and completed the 50 most frequent messages."
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
