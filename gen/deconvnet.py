@@ -119,14 +119,14 @@ def statistics(model: ConvNet, images: torch.Tensor, layer: int) -> dict[str, fl
     """What the post saw: correlation of live features over images and places, likeness to the image, dead features."""
     features = model.features(images)[layer][0].transpose(0, 1).flatten(1)  # [channels, n h w]
     alive = features.amax(1) > 0
-    r = torch.corrcoef(features[alive]).abs()
+    r = torch.atleast_2d(torch.corrcoef(features[alive])).abs()  # of one row it is a number
     pairs = r[~torch.eye(len(r), dtype=torch.bool, device=r.device)]
     likeness = []
     for image in images[:10].split(1):
         pixels = project(model, image, layer).flatten(1)
         pixels = pixels[pixels.std(1) > 0]
         both = torch.cat([image.float().flatten(1), pixels])
-        likeness.append(torch.corrcoef(both)[0, 1:].abs())
+        likeness.append(torch.atleast_2d(torch.corrcoef(both))[0, 1:].abs())
     return {
         f"eval/correlation_{layer + 1}": pairs.mean().item(),
         f"eval/likeness_{layer + 1}": torch.cat(likeness).mean().item(),

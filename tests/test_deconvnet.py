@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import tarfile
 
 import numpy as np
@@ -91,6 +92,10 @@ def test_statistics_are_numpys_correlations_of_live_features(model, images):
         likeness += [abs(np.corrcoef(x, p)[0, 1]) for p in np.delete(pixels, 3, axis=0)]
     assert found["eval/likeness_1"] == pytest.approx(np.mean(likeness), rel=1e-3)
     assert found["eval/dead_1"] == 1 and statistics(model, images, 1)["eval/dead_2"] < 64
+    for live in (1, 0):  # nothing to correlate
+        model.convs[0].bias.data[live:] = -100.0
+        found = statistics(model, images, 0)
+        assert math.isnan(found["eval/correlation_1"]) and found["eval/dead_1"] == 32 - live
 
 
 def test_the_picture_shows_what_activates_a_feature_most_above_its_projections(model, images, tmp_path):
