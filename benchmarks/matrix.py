@@ -46,7 +46,8 @@ def cells(line: dict[str, str], seeds: list[Result], peers: list[Result]) -> lis
     elif math.isnan(bar):
         state = "-"
     else:
-        ours = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        several = len(values) > 1 and np.isfinite(values).all()
+        ours = np.std(values, ddof=1) / math.sqrt(len(values)) if several else 0.0
         error = math.hypot(ours, float(line["error"] or 0))
         short = (bar - np.mean(values)) * (1 if line["better"] == "higher" else -1)
         state = "met" if short <= 0 else "within two errors" if short <= 2 * error else f"missed: {line['missed']}"

@@ -216,7 +216,7 @@ def spread(values: Iterable[float], form: str | None = None) -> str:
     if not values:
         return "-"
     middle = np.mean(values)
-    cells = [middle] if len(values) == 1 else [middle, np.std(values, ddof=1)]
+    cells = [middle] if len(values) == 1 or math.isinf(middle) else [middle, np.std(values, ddof=1)]
     return " ± ".join(format(x, form) if form else number(x, like=middle) for x in cells)
 
 

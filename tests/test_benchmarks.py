@@ -491,6 +491,7 @@ def test_numbers_keep_three_digits_and_say_what_is_not_known():
     assert list(map(plot.number, values)) == ["1,234", "123", "12.3", "1.23", "-4.32", "50", "-", "never", "-"]
     assert plot.spread([100.0, 104.0]) == "102 ± 3"
     assert plot.spread([2.0]) == "2.00"
+    assert plot.spread([2.0, math.inf]) == "never"
     assert plot.median([1.0, math.inf, math.inf]) == "never (1.00 to never)"
     assert plot.median([]) == "-"
 
