@@ -89,8 +89,6 @@ trpo-to5-single  | 1-5 | all | python algos/trpo.py --env-id Reacher-v5 --gamma 
 sb3-to5-best     | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5
 sb3-to5-{ours,same-kl} | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
-# two hours: does memory, the number of open files or the time of an update grow?
-trpo-endurance   | 1 | 1 | python -m benchmarks.endurance algos/trpo_parallel.py --env-id Reacher --total-timesteps 1000000000
 # seconds per update of 20,000 steps, over the number of actors
 trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
 
@@ -114,6 +112,8 @@ hill-wide-{random,growth,gradient}-256 | 1 | 1 | python -m benchmarks.wide_cartp
 [reinforce]
 # learning curves of credit and baseline; togo-value is the default, beside pytorch/examples' number of episodes
 reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines
+# bias and variance of the gradient by kind of advantage and by discount
+gradient-variance   | 1-3 | 1 | python -m benchmarks.gradient_variance
 
 [reinforce_gridworld]
 # two states that look the same; the return as a function of one parameter
@@ -309,8 +309,6 @@ infogan-mnist     | 1-3 | 1  | python -m benchmarks.frechet gen/infogan.py --dat
 draw-mnist-{attention,fixed,whole} | 1 | 1 | python gen/draw.py --dataset mnist --epochs 12 {,--binarize static,--no-attention}
 draw-full-{attention,whole}   | 1-3 | {1,8+} | python gen/draw.py --dataset mnist --epochs 60 {,--no-attention}
 draw-paper                    | 1   | 8+ | python gen/draw.py --dataset mnist --binarize static --read-size 2 --num-steps 64 --epochs 100
-# two hours on the digits: does memory, the number of open files or the time of an epoch grow?
-draw-endurance                | 1   | 1  | python -m benchmarks.endurance gen/draw.py --epochs 100000
 # how the first updates go: filters and canvas as they start here and as in most code
 draw-start-{default,canvas,filters,both}  | 1 | 1 | python -m benchmarks.draw_start {,--zero-canvas,--zero-filters,--zero-canvas --zero-filters}
 

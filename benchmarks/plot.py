@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 MAX_ROWS = 400
 REWRITTEN = "2026-11-29"  # runs before it were made by the longer files at commit 7b0c269
-PROCESS = [f"process/{name}" for name in ("hours", "memory_mb", "open_files", "cpu_seconds")]
 PUBLISHED = Path(__file__).parent / "published"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 COLORS = BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY = (
@@ -344,17 +343,6 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     interval = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
     return interval.low, interval.high
-
-
-def endurance(path: Path, result: Result):
-    """What a training of hours (benchmarks/endurance.py) took: does anything grow?"""
-    hours, memory, files, seconds = (result[column] for column in PROCESS)
-    speed = 1000 * np.diff(seconds) / np.diff(result["global_step"])
-    shown = {"memory (MB)": memory, "open files": files, "CPU s per 1,000 steps": np.append(speed[0], speed)}
-    with figure(path, columns=3, size=(12, 3)) as panels:
-        for axes, (label, values) in zip(panels, shown.items(), strict=True):
-            axes.plot(hours, values)
-            axes.set(xlabel="hours", ylabel=label, ylim=(0, 1.2 * values.max()))
 
 
 def pictures(folder: Path, shown: dict[str, tuple[str, str, str]]) -> str:

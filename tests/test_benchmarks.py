@@ -14,9 +14,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.utils import parameters_to_vector
 
+from algos import reinforce
 from benchmarks import plot, run
 from benchmarks.figures import trpo_parallel as parallel
+from benchmarks.gradient_variance import gradients
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -409,13 +413,16 @@ def test_the_bar_counts_only_over_a_hundred_episodes():
     assert parallel.reached(columns, -5) is None
 
 
-def test_a_long_training_records_what_it_takes(tmp_path):
-    flags = ["--epochs", "2", "--hidden", "8", "--num-steps", "2", "--run-dir", tmp_path / "run"]
-    subprocess.run([sys.executable, "-m", "benchmarks.endurance", "gen/draw.py", *flags], cwd=ROOT, check=True)
-    first, last = plot.read_rows(tmp_path / "run" / "metrics.csv")
-    assert 200 < float(first["process/memory_mb"]) < 4000 and 3 <= int(first["process/open_files"]) < 100
-    assert 0 < float(first["process/hours"]) < float(last["process/hours"]) < 0.05
-    assert 0 < float(first["process/cpu_seconds"]) < float(last["process/cpu_seconds"]) and last["eval/loss"]
+def test_the_gradients_of_episodes_have_reinforces_step_as_their_mean():
+    args = reinforce.Args(log_std_init=0.0)
+    envs = reinforce.make_envs(args, 3)
+    policy = reinforce.Policy(reinforce.Standardize(4), 4, envs.single_action_space, 0.0)
+    (obs, actions, rewards, mask), _ = reinforce.rollout(envs, policy)
+    advantages, alive = torch.randn(rewards.shape), mask.bool()
+    found = gradients(policy, obs, actions, advantages, mask).mean(0)
+    before, sgd = parameters_to_vector(policy.parameters()).detach(), torch.optim.SGD(policy.parameters(), lr=1.0)
+    reinforce.policy_gradient_step(policy, sgd, obs[alive], actions[alive], advantages[alive], 3)
+    assert torch.allclose(parameters_to_vector(policy.parameters()) - before, found, atol=1e-4)
 
 
 # --- tables ----------------------------------------------------------------------------------

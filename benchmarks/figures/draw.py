@@ -9,7 +9,7 @@ from benchmarks import plot
 from benchmarks.plot import Results
 
 LOSS, KL = "eval/loss", "eval/kl"
-COLUMNS = ["global_step", "losses/loss", LOSS, KL, "time/elapsed", *plot.PROCESS]
+COLUMNS = ["global_step", "losses/loss", LOSS, KL, "time/elapsed"]
 MNIST = {  # row of benchmark.sh: attention, T, binarization
     "draw-mnist-attention": ("yes", "10", "dynamic"),
     "draw-mnist-whole": ("no", "10", "dynamic"),
@@ -70,8 +70,6 @@ def draw(results: Results, folder) -> dict[str, str]:
     from gen import draw as script
 
     plot.pictures(folder, PICTURES)
-    for run in results["draw-endurance"]:
-        plot.endurance(folder / "endurance.png", run)
     model, test = load_model(folder, "draw-mnist-attention", script)
     if model:
         steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")

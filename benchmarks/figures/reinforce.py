@@ -8,6 +8,10 @@ RETURN, BAR = "charts/episodic_return_100", 475
 COLUMNS = ["global_step", "charts/episodic_return", RETURN, "charts/episodic_length", "losses/entropy"]
 CREDITS = {"return": "return of the episode", "togo": "reward-to-go"}
 BASELINES = ["none", "mean", "value"]
+KINDS = ["return", "reward-to-go", "reward-to-go - value", "GAE .95", "TD error"]
+MEASURES = {"noise": "noise / signal", "cosine": "cosine"}
+COLUMNS += ["gamma", "critic/reinforce", "critic/fitted"]
+COLUMNS += [f"{measure}/{kind}" for measure in ("variance", *MEASURES) for kind in KINDS]
 
 
 def facts(name: str, columns: dict) -> dict:
@@ -33,10 +37,18 @@ def draw(results: plot.Results, folder) -> dict[str, str]:
         "episodes": plot.fact("episodes"),
         "return at the end": RETURN,
     }
+    estimates = results["gradient-variance"]
+
+    def cells(kind: str) -> list[str]:
+        columns = [np.mean([seed[f"{measure}/{kind}"] for seed in estimates], axis=0) for measure in MEASURES]
+        return [plot.number(x) for x in np.concatenate(columns)]
+
+    header = [f"{measure}, {gamma:g}" for measure in MEASURES.values() for gamma in estimates[0]["gamma"]]
     (peer,) = plot.published("reinforce")
     default = results["reinforce-togo-value"]
     middle = plot.number(plot.sorted_median([seed.facts["steps"] for seed in default]))
     return {
+        "gradients": plot.table(["advantage", *header], [[kind, *cells(kind)] for kind in KINDS]),
         "table": plot.beside(("credit", "baseline"), ours, columns),
         "published": f"{peer['value']} episodes ({peer['source']})",
         "number": f"475 on CartPole-v1 in {columns['reached 475'](default)} seeds, median {middle} steps",

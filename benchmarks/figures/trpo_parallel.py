@@ -8,7 +8,7 @@ from benchmarks import plot
 from benchmarks.plot import Result, Results, median, number, ratios
 
 RETURN = "charts/episodic_return_100"
-COLUMNS = ["global_step", RETURN, "charts/SPS", "charts/max_kl", "charts/steps_per_update", *plot.PROCESS]
+COLUMNS = ["global_step", RETURN, "charts/SPS", "charts/max_kl", "charts/steps_per_update"]
 COLUMNS += ["time/rollout", "time/learn", "time/elapsed", "raw/all_cores_SPS"]
 ENVIRONMENTS = {  # where training ends, where the post's logs are compared, limits of the figure
     "Reacher": (1e6, 1e6, (-25, -3)),
@@ -137,18 +137,8 @@ def post_table(results: Results) -> str:
 
 
 def compare(ours: list[Result], value):
-    """A column: median of the seeds' ratios, theirs / ours. Where a seed never arrived it is a lower bound."""
-
-    def cell(theirs: list[Result]) -> str:
-        found = ratios(theirs, ours, value)
-        if theirs is ours or not found:
-            return "1" if theirs is ours else "-"
-        if math.isinf(plot.sorted_median(found)):
-            seconds = [min(value(seed), seed.final("global_step") / steps_per_second(seed)) for seed in theirs]
-            return f"over {number(plot.sorted_median(seconds) / plot.sorted_median(list(map(value, ours))))}x"
-        return median(found, lambda x: f"{number(x)}x")
-
-    return cell
+    """A column: median of the seeds' ratios, theirs / ours."""
+    return lambda theirs: "1" if theirs is ours else median(ratios(theirs, ours, value), lambda x: f"{number(x)}x")
 
 
 def speed_table(results: Results) -> str:
@@ -187,8 +177,6 @@ def race_table(results: Results) -> str:
 
 def draw(results: Results, folder) -> dict[str, str]:
     post_figure(results, folder / "post.png")
-    for run in results["trpo-endurance"]:
-        plot.endurance(folder / "endurance.png", run)
     again = {}  # two of the post's settings by the new file beside the old one's seeds
     for setting in ("steps1000", "adapt-both"):
         again[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
