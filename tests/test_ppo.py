@@ -52,21 +52,11 @@ for name, terminates in (("Terminates", True), ("Truncates", False)):
     gym.register(f"{name}Blind-v0", Clock, kwargs={"length": 5, "terminates": terminates, "blind": True})
 
 
-def test_networks_start_orthogonal_and_the_policy_nearly_the_same_everywhere():
-    networks = [(Policy(Standardize(3), 3, Discrete(2), 0.0).net, 0.01), (Critic(Standardize(3), 3).net, 1.0)]
-    for net, last in networks:
-        for layer, gain in zip(net[1::2], (2**0.5, 2**0.5, last), strict=True):
-            assert torch.allclose(torch.linalg.svdvals(layer.weight), torch.tensor(gain))
-            assert not layer.bias.any()
-
-
-def test_new_moments_of_the_returns_change_no_value():
-    torch.manual_seed(0)
-    critic, obs = Critic(Standardize(2), 2), torch.rand(64, 2)
-    for returns in (5 + 3 * torch.randn(64), 1000 * torch.randn(64)):
-        before = critic(obs).detach()
-        critic.fit(torch.optim.Adam(critic.parameters()), obs, returns, epochs=0)
-        assert torch.allclose(critic(obs), before, rtol=1e-4, atol=1e-3)  # float32, at a scale of 1,000
+def test_the_policy_starts_orthogonal_and_nearly_the_same_everywhere():
+    net = Policy(Standardize(3), 3, Discrete(2), 0.0).net
+    for layer, gain in zip(net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):
+        assert torch.allclose(torch.linalg.svdvals(layer.weight), torch.tensor(gain))
+        assert not layer.bias.any()
 
 
 def test_gae_is_the_discounted_sum_of_td_errors_up_to_the_episodes_end():
