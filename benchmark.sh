@@ -75,6 +75,8 @@ trpo-post-{reacher,swimmer,halfcheetah}-adapt-steps-margin  | 1-2 | 1 | python a
 trpo-post-{reacher,swimmer,halfcheetah}-adapt-kl-margin     | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt kl $margin
 trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python algos/trpo_parallel.py $post $adapt both $margin
 trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.001 --value linear
+# does adaptation need GAE and the network? a batch must hold an episode of each environment: one environment
+trpo-post-halfcheetah-adapt-kl-linear | 1-2 | 1 | python algos/trpo_parallel.py --env-id HalfCheetah-v5 --total-timesteps 3000000 --num-envs 1 --num-steps 1000 --max-kl 0.001 --adapt kl --value linear
 # the first 150,000 steps of two of them, to compare versions of the code
 trpo-again-reacher-{steps1000,adapt-both} | 1 | 1 | python algos/trpo_parallel.py $again {--num-steps 100 --max-kl 0.001,$adapt both}
 # the post's open question
@@ -292,8 +294,9 @@ vaegan-mnist-{vae-gan,vae} | 1-3 | 1 | python -m benchmarks.frechet {gen/vae_gan
 vaegan-cifar10-{vae-gan,vae} | 1 | 1 | python -m benchmarks.frechet {gen/vae_gan,benchmarks/pixel_vae}.py --dataset cifar10 --bf16 --epochs 10 --latent-dim 128 --noise-std 0.5
 
 [gan]
-# the post's 5,700 updates on MNIST and CIFAR-10; then 100,000, as the published table counts them
+# the post's 5,700 updates on MNIST and CIFAR-10, a third of them at other learning rates; then 100,000, as is published
 gan-mnist         | 1-3 | 1  | python -m benchmarks.frechet gen/gan.py --dataset mnist --bf16 --updates 5700 --log-every 300
+gan-rate-{00005,0005,005,05}  | 1-2 | 1 | python -m benchmarks.frechet gen/gan.py --dataset mnist --bf16 --updates 1900 --log-every 100 --learning-rate {0.00005,0.0005,0.005,0.05}
 gan-cifar10       | 1   | 1  | python -m benchmarks.frechet gen/gan.py --dataset cifar10 --image-size 32 --bf16 --updates 5700 --log-every 300 --learning-rate 0.0002
 gan-cifar10-long  | 1   | 8+ | python -m benchmarks.frechet gen/gan.py --dataset cifar10 --image-size 32 --width 128 --updates 100000 --log-every 5000 --learning-rate 0.0002
 # images per second beside PyTorch's example, at 64 pixels with its widths

@@ -11,6 +11,7 @@ COLUMNS = [
     "eval/diversity", "eval/frechet", "eval/frechet_real", "eval/judge_accuracy", "time/elapsed",
 ]  # fmt: skip
 RUNS = {"gan-mnist": "MNIST", "gan-cifar10": "CIFAR-10", "gan-cifar10-long": "CIFAR-10, longer"}
+RATES = {f"gan-rate-{rate[2:]}": f"MNIST, learning rate {rate}" for rate in ("0.00005", "0.0005", "0.005", "0.05")}
 SPEED = {
     "gen/gan.py": "gan-speed-float32",
     "gen/gan.py --bf16": "gan-speed-bf16",
@@ -39,7 +40,7 @@ def draw(results: Results, folder) -> dict[str, str]:
     frechet, real = plot.column("eval/frechet")(mnist), plot.number(mnist[0].final("eval/frechet_real"))
     programs = {label: results[name] for label, name in SPEED.items()}
     return {
-        "samples": plot.beside("", {label: results[name] for name, label in RUNS.items()}, samples),
+        "samples": plot.beside("", {label: results[name] for name, label in (RUNS | RATES).items()}, samples),
         "pictures": plot.pictures(folder, PICTURES),
         "speed": plot.beside("64 x 64 pixels, batches of 64, widths 64 to 512", programs, columns),
         "published": plot.table(["", "FID", "settings"], published, left=3),

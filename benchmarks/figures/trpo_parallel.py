@@ -28,6 +28,7 @@ SETTINGS = {
     "adapt-kl-margin": "adapt KL, 5 % margin",
     "adapt-both-margin": "adapt both, 5 % margin",
     "linear": "20,000 steps, KL .001, linear value function",
+    "adapt-kl-linear": "adapt KL, linear value function",
 }
 COLORS = dict(zip(SETTINGS, [plot.COLORS[i] for i in (0, 1, 6, 1, 2, 3, 4, 5, 3, 4, 5)], strict=False))
 FIXED = ["steps1000", "steps20000", "kl010"]  # the best of each environment, and the post's
@@ -94,7 +95,7 @@ def percent(x: float) -> str:
 
 def at(steps: float):
     """A column of a table: the return after so many steps, one figure per seed."""
-    return lambda seeds: " / ".join(number(seed.at(steps)) for seed in seeds)
+    return lambda seeds: " / ".join(number(seed.at(steps)) for seed in seeds) or "-"
 
 
 def logs(env: str, setting: str) -> list[dict[str, str]]:
@@ -132,7 +133,7 @@ def post_table(results: Results) -> str:
             theirs = [row["return"] for row in logs(env, setting) if float(row["timesteps"]) == compared]
             cells += [at(compared)(seeds), " / ".join(theirs) or "-"]
             if compared < budget:
-                cells.append(" / ".join(number(seed.final(RETURN)) for seed in seeds))
+                cells.append(" / ".join(number(seed.final(RETURN)) for seed in seeds) or "-")
     return plot.table(header, rows.values())
 
 
