@@ -5,7 +5,8 @@
 Trains a run with these flags and adds to the last row of its metrics.csv: eval/floor, nats per word under the grammar
 that made the messages; the shares of repeated messages (8 different words or more, 5 times or more in the training
 set) that are completed greedily, word for word, from their first four words and from four words in their middle; the
-shares of greedy and sampled completions that repeat themselves until the 20th word.
+shares of greedy and sampled completions that repeat themselves until the 20th word; and how often the rare word, which
+completions exclude, is the most likely next one: after any word of 1,000 test messages, and after "a".
 """
 
 import math
@@ -15,7 +16,7 @@ import torch
 import tyro
 
 from benchmarks.rows import add_to_last_row
-from gen.chat_rnn import END, MAX_WORDS, TEMPLATES, WORDS, Args, ChatRNN, load_data, make_chat, train
+from gen.chat_rnn import END, MAX_WORDS, TEMPLATES, UNK, WORDS, Args, ChatRNN, load_data, make_chat, train
 
 
 def message_nats(message: list[str]) -> float:
@@ -41,7 +42,7 @@ def is_loop(words: list[int]) -> bool:
     return len(words) >= MAX_WORDS and any(words[-12:-n] == words[-12 + n :] for n in (1, 2, 3, 4))
 
 
-def judge(model: ChatRNN, rows: torch.Tensor, test: torch.Tensor) -> dict:
+def judge(model: ChatRNN, rows: torch.Tensor, test: torch.Tensor, vocabulary: list[str]) -> dict:
     """Shares, from training messages and test messages [n, 21]."""
     counts = Counter(tuple(word for word in row[1:] if word != END) for row in rows.tolist())
     pastes = [list(words) for words, n in counts.items() if n >= 5 and len(set(words)) >= 8][:300]
@@ -54,7 +55,11 @@ def judge(model: ChatRNN, rows: torch.Tensor, test: torch.Tensor) -> dict:
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         completions = [typed + model.complete(typed, temperature) for typed in prompts]
         row[f"eval/loops_{name}"] = sum(map(is_loop, completions)) / len(completions)
-    return row
+    words, a = test[:1000, :-1].flatten(), vocabulary.index("a") if "a" in vocabulary else UNK
+    with torch.no_grad():
+        rare = model.output.predict(model(test[:1000, :-1])[0].flatten(0, 1)) == UNK
+    shares = {"eval/rare_next": rare[words != END], "eval/rare_after_a": rare[words == a]}
+    return row | {name: found.float().mean().item() for name, found in shares.items()}
 
 
 def main():
@@ -63,7 +68,9 @@ def main():
     rows, test, vocabulary = load_data(args)
     model = ChatRNN(len(vocabulary), args.width).eval()
     model.load_state_dict(torch.load(args.run_dir / "model.pt", map_location="cpu", weights_only=True)["model"])
-    add_to_last_row(args.run_dir, {"eval/floor": None if args.data else grammar_floor()} | judge(model, rows, test))
+    add_to_last_row(
+        args.run_dir, {"eval/floor": None if args.data else grammar_floor()} | judge(model, rows, test, vocabulary)
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ TESTS = {
     "eval/copypasta_from_middle": "copypasta completed from four words in its middle",
     "eval/loops_greedy": "endless loops, greedy",
     "eval/loops_sampled": "endless loops, sampled",
+    "eval/rare_next": "rare word most likely next",
+    "eval/rare_after_a": 'after "a"',
 }
 NLL, OLD_NLL, FLOOR, PERPLEXITY = "eval/nll", "eval/loss", "eval/floor", "eval/perplexity"
 COLUMNS = [
