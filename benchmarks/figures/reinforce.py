@@ -16,6 +16,8 @@ COLUMNS += [f"{measure}/{kind}" for measure in ("variance", *MEASURES) for kind 
 
 def facts(name: str, columns: dict) -> dict:
     """Steps and episodes to 475; an update plays eight episodes."""
+    if RETURN not in columns:
+        return {}
     columns = columns | {"episodes": 8 * np.arange(1, len(columns["global_step"]) + 1)}
     columns[RETURN] = np.where(columns["episodes"] >= 100, columns[RETURN], 0)
     return {
@@ -40,15 +42,16 @@ def draw(results: plot.Results, folder) -> dict[str, str]:
     estimates = results["gradient-variance"]
 
     def cells(kind: str) -> list[str]:
-        columns = [np.mean([seed[f"{measure}/{kind}"] for seed in estimates], axis=0) for measure in MEASURES]
-        return [plot.number(x) for x in np.concatenate(columns)]
+        noise, cosine = (np.array([seed[f"{name}/{kind}"] for seed in estimates]) for name in MEASURES)
+        noise = np.where(noise < 0, np.nan, noise)  # the signal is below its own error: no number
+        return [kind, *map(plot.number, [*np.median(noise, axis=0), *cosine.mean(axis=0)])]
 
-    header = [f"{measure}, {gamma:g}" for measure in MEASURES.values() for gamma in estimates[0]["gamma"]]
+    header = [f"{label}, {gamma:g}" for label in MEASURES.values() for gamma in estimates[0]["gamma"]]
     (peer,) = plot.published("reinforce")
     default = results["reinforce-togo-value"]
     middle = plot.number(plot.sorted_median([seed.facts["steps"] for seed in default]))
     return {
-        "gradients": plot.table(["advantage", *header], [[kind, *cells(kind)] for kind in KINDS]),
+        "gradients": plot.table(["advantage", *header], map(cells, KINDS)),
         "table": plot.beside(("credit", "baseline"), ours, columns),
         "published": f"{peer['value']} episodes ({peer['source']})",
         "number": f"475 on CartPole-v1 in {columns['reached 475'](default)} seeds, median {middle} steps",
