@@ -25,7 +25,7 @@ margin='--adapt-margin 0.05'
 humanoid='--env-id Humanoid-v5 --total-timesteps 1000000 --num-envs 10'
 reacher='algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95'
 processes='python -m torch.distributed.run --standalone --nproc-per-node'
-actors='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 200000 --num-envs 80 --num-steps 250'
+actors='--total-timesteps 200000 --num-envs 80 --num-steps 250'
 # temporal differences: the book's random walks, its step sizes and finer ones
 walk5='--env-id walk-5 --num-runs 500 --total-episodes 100'
 walk19='--env-id walk-19 --num-runs 500 --total-episodes 10'
@@ -92,7 +92,8 @@ sb3-to5-best     | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return
 sb3-to5-{ours,same-kl} | 1-5 | all | python -m benchmarks.peers.sb3_trpo --stop-return -5 --num-steps 128 --target-kl {0.03,0.015} --log-std-init -1 --gamma 0.95 --gae-lambda 0.95
 trpo-post-start  | 1-2 | all | python algos/trpo_parallel.py --env-id Reacher-v5 --gamma 0.95 --total-timesteps 4000000 --num-envs 10 --num-steps 2000 --max-kl 0.001 --log-std-init 0
 # seconds per update of 20,000 steps, over the number of actors
-trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} algos/trpo_parallel.py $actors
+trpo-actors-{1,2,4,8,16} | 1 | {all,2+,4+,8+,16+} | $processes {1,2,4,8,16} $reacher $actors
+trpo-actors-{swimmer-1,swimmer-2,halfcheetah-1,halfcheetah-2} | 1 | all | $processes {1,2,1,2} algos/trpo_parallel.py --env-id {Swimmer,Swimmer,HalfCheetah,HalfCheetah}-v5 $actors
 
 [random_search]
 # the post's 13.53 episodes on CartPole-v0, and the same with CartPole-v1's limit

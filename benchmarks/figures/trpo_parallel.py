@@ -183,11 +183,13 @@ def draw(results: Results, folder) -> dict[str, str]:
         again[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
         again[f"{SETTINGS[setting]}, the table's"] = results[f"trpo-post-reacher-{setting}"]
     points = {"0.05 M steps": at(5e4), "0.1 M steps": at(1e5), "0.145 M steps": at(1.45e5)}
-    actors = {n: results.by_name.get(f"trpo-actors-{n}") for n in ("1", "2", "4", "8", "16")}
+    actors = {("Reacher", n): results.by_name.get(f"trpo-actors-{n}") for n in ("1", "2", "4", "8", "16")}
+    for env in ("Swimmer", "HalfCheetah"):
+        actors |= {(env, n): results.by_name.get(f"trpo-actors-{env.lower()}-{n}") for n in ("1", "2")}
     theirs = {row["actors"]: row["rollout_seconds"] for row in plot.published("trpo_actors")}
     times = {
         "seconds gathering": plot.fact("median time/rollout"),
-        "the post's": lambda seeds: theirs[seeds[0].name.split("-")[-1]],
+        "the post's": lambda seeds: theirs.get(seeds[0].name.removeprefix("trpo-actors-"), "-"),
         "seconds learning": plot.fact("median time/learn"),
     }
     humanoid = {
@@ -202,7 +204,7 @@ def draw(results: Results, folder) -> dict[str, str]:
         "post": post_table(results),
         "cpu": median(seconds),
         "again": plot.beside("Reacher-v5, mean return after", again, points),
-        "actors": plot.beside("actors", actors, times),
+        "actors": plot.beside(("environment", "actors"), actors, times),
         "humanoid": plot.beside("Humanoid-v5, return after 1 M steps", humanoid, returns | {"CPU seconds": plot.cpu}),
         "speed": speed_table(results),
         "raw": median(map(raw_rate, raw)),
