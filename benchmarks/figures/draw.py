@@ -74,14 +74,8 @@ def draw(results: Results, folder) -> dict[str, str]:
     if model:
         steps_figure(model, test[:500].bernoulli(), folder / "mnist_steps.png")
     ours = {("draw.py", *cells): seeds for name, cells in MNIST.items() if (seeds := results[name])}
-    published = [
-        [
-            *(row[key] or "not stated" for key in ("model", "attention", "steps", "binarization", "epochs", "bound")),
-            "-",
-            "-",
-        ]
-        for row in plot.published("draw")
-    ]
+    keys = ("model", "attention", "steps", "binarization", "epochs", "bound")
+    published = [[*(row[key] or "not stated" for key in keys), "-", "-"] for row in plot.published("draw")]
     with plot.figure(folder / "bound.png", size=(6.5, 4.2)) as (axes,):
         shown = {f"T = {cells[2]}, attention: {cells[1]}, {cells[3]} pixels": seeds for cells, seeds in ours.items()}
         levels = {"Gregor et al. 2015, T = 64, attention: 80.97": 80.97}
