@@ -139,7 +139,11 @@ def post_table(results: Results) -> str:
 
 def compare(ours: list[Result], value):
     """A column: median of the seeds' ratios, theirs / ours."""
-    return lambda theirs: "1" if theirs is ours else median(ratios(theirs, ours, value), lambda x: f"{number(x)}x")
+
+    def times(x: float) -> str:
+        return number(x) + "x" * math.isfinite(x)
+
+    return lambda theirs: "1" if theirs is ours else median(ratios(theirs, ours, value), times)
 
 
 def speed_table(results: Results) -> str:
