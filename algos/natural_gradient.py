@@ -21,8 +21,8 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 11 and 16.
 
 Differences from the papers
-1. The critic is fitted by Adam, on standardized returns. Observations are standardized by running moments, advantages
-   over the batch.
+1. The critic is fitted by Adam, on standardized returns (Pop-Art). Observations are standardized by running moments,
+   advantages over the batch.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 
@@ -151,8 +151,13 @@ class Critic(nn.Module):
 
     def fit(self, optimizer: torch.optim.Optimizer, obs: torch.Tensor, returns: torch.Tensor, epochs: int):
         """Least squares on minibatches of 256: obs [n, obs], returns [n]."""
-        self.standardize_returns.update(returns)
-        targets = self.standardize_returns(returns)
+        scale, last = self.standardize_returns, self.net[-1]
+        mean, std = scale.mean.clone(), scale.std.clone()
+        scale.update(returns)
+        with torch.no_grad():  # Pop-Art (van Hasselt et al. 2016): new moments change no value
+            last.weight *= std / scale.std
+            last.bias.copy_((std * last.bias + mean - scale.mean) / scale.std)
+        targets = scale(returns)
         for _ in range(epochs):
             for idx in torch.randperm(len(obs), device=obs.device).split(256):
                 loss = F.mse_loss(self.net(obs[idx]).squeeze(-1), targets[idx])

@@ -18,7 +18,7 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 11 and 16.
 
 Differences from the paper
-1. The critic has an optimizer of its own and learns standardized returns. Observations are standardized, too.
+1. The critic has an optimizer of its own and learns standardized returns (Pop-Art). Observations are standardized, too.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized over the batch, and the norm of the policy's gradient is clipped at 0.5.
 4. The policy's learning rate is annealed to 0 (the paper: for Atari).
@@ -153,8 +153,13 @@ class Critic(nn.Module):
 
     def fit(self, optimizer: torch.optim.Optimizer, obs: torch.Tensor, returns: torch.Tensor, epochs: int):
         """Least squares on minibatches of 256: obs [n, obs], returns [n]."""
-        self.standardize_returns.update(returns)
-        targets = self.standardize_returns(returns)
+        scale, last = self.standardize_returns, self.net[-1]
+        mean, std = scale.mean.clone(), scale.std.clone()
+        scale.update(returns)
+        with torch.no_grad():  # Pop-Art (van Hasselt et al. 2016): new moments change no value
+            last.weight *= std / scale.std
+            last.bias.copy_((std * last.bias + mean - scale.mean) / scale.std)
+        targets = scale(returns)
         for _ in range(epochs):
             for idx in torch.randperm(len(obs), device=obs.device).split(256):
                 loss = F.mse_loss(self.net(obs[idx]).squeeze(-1), targets[idx])

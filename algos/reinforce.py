@@ -21,7 +21,7 @@ Differences from Williams
 1. A batch is one episode of each environment, and its gradient goes through Adam.
 2. With --gamma below 1, reward-to-go is, as usual, discounted from the action on and not from the start of the episode:
    late actions weigh as much as early ones. Only --credit return estimates the discounted return's gradient.
-3. Observations are standardized by running moments; the critic learns standardized returns.
+3. Observations are standardized by running moments; the critic learns standardized returns (Pop-Art).
 4. A truncated episode counts as terminated, since Monte-Carlo returns do not bootstrap; actor_critic.py does.
 """
 
@@ -144,8 +144,13 @@ class Critic(nn.Module):
 
     def fit(self, optimizer: torch.optim.Optimizer, obs: torch.Tensor, returns: torch.Tensor, epochs: int):
         """Least squares on minibatches of 256: obs [n, obs], returns [n]."""
-        self.standardize_returns.update(returns)
-        targets = self.standardize_returns(returns)
+        scale, last = self.standardize_returns, self.net[-1]
+        mean, std = scale.mean.clone(), scale.std.clone()
+        scale.update(returns)
+        with torch.no_grad():  # Pop-Art (van Hasselt et al. 2016): new moments change no value
+            last.weight *= std / scale.std
+            last.bias.copy_((std * last.bias + mean - scale.mean) / scale.std)
+        targets = scale(returns)
         for _ in range(epochs):
             for idx in torch.randperm(len(obs), device=obs.device).split(256):
                 loss = F.mse_loss(self.net(obs[idx]).squeeze(-1), targets[idx])

@@ -59,6 +59,15 @@ def test_the_policy_starts_orthogonal_and_nearly_the_same_everywhere():
         assert not layer.bias.any()
 
 
+def test_new_moments_of_the_returns_change_no_value():
+    torch.manual_seed(0)
+    critic, obs = Critic(Standardize(2), 2), torch.rand(64, 2)
+    for returns in (5 + 3 * torch.randn(64), 1000 * torch.randn(64)):
+        before = critic(obs).detach()
+        critic.fit(torch.optim.Adam(critic.parameters()), obs, returns, epochs=0)
+        assert torch.allclose(critic(obs), before, rtol=1e-4, atol=1e-3)  # float32, at a scale of 1,000
+
+
 def test_gae_is_the_discounted_sum_of_td_errors_up_to_the_episodes_end():
     torch.manual_seed(0)
     rewards, values, next_values = torch.randn(3, 7, 4).unbind()
