@@ -22,7 +22,8 @@ equations 11 and 16.
 Differences from the papers
 1. Synchronous environments in place of asynchronous actors (A2C), Adam, no entropy bonus; policy and critic share no
    layers.
-2. The critic makes several passes over a batch, on standardized returns (Pop-Art). Observations are standardized, too.
+2. The critic makes several passes over a batch, on standardized returns (Pop-Art). Observations are standardized by
+   running moments.
 3. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 """
 
@@ -141,6 +142,9 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
+        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 1), strict=True):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
         self.standardize_returns = Standardize()
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:

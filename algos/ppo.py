@@ -18,7 +18,8 @@ Schulman et al. 2016, "High-dimensional continuous control using generalized adv
 equations 11 and 16.
 
 Differences from the paper
-1. The critic has an optimizer of its own and learns standardized returns (Pop-Art). Observations are standardized, too.
+1. The critic has an optimizer of its own and learns standardized returns (Pop-Art). Observations are standardized by
+   running moments.
 2. A truncated episode bootstraps from the value of its last observation; episodes continue across batches.
 3. Advantages are standardized over the batch, and the norm of the policy's gradient is clipped at 0.5.
 4. The policy's learning rate is annealed to 0 (the paper: for Atari).
@@ -146,6 +147,9 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
+        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 1), strict=True):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
         self.standardize_returns = Standardize()
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:

@@ -150,6 +150,9 @@ class Critic(nn.Module):
         super().__init__()
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, 1))
+        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 1), strict=True):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
         self.standardize_returns = Standardize()
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:

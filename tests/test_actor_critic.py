@@ -50,11 +50,12 @@ for name, terminates in (("Terminates", True), ("Truncates", False)):
     gym.register(f"{name}Blind-v0", Clock, kwargs={"length": 5, "terminates": terminates, "blind": True})
 
 
-def test_the_policy_starts_orthogonal_and_nearly_the_same_everywhere():
-    net = Policy(Standardize(3), 3, Discrete(2), 0.0).net
-    for layer, gain in zip(net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):
-        assert torch.allclose(torch.linalg.svdvals(layer.weight), torch.tensor(gain))
-        assert not layer.bias.any()
+def test_networks_start_orthogonal_and_the_policy_nearly_the_same_everywhere():
+    networks = [(Policy(Standardize(3), 3, Discrete(2), 0.0).net, 0.01), (Critic(Standardize(3), 3).net, 1.0)]
+    for net, last in networks:
+        for layer, gain in zip(net[1::2], (2**0.5, 2**0.5, last), strict=True):
+            assert torch.allclose(torch.linalg.svdvals(layer.weight), torch.tensor(gain))
+            assert not layer.bias.any()
 
 
 def test_new_moments_of_the_returns_change_no_value():

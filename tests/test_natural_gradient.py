@@ -53,8 +53,11 @@ for name, terminates in (("Terminates", True), ("Truncates", False)):
     gym.register(f"{name}Blind-v0", Clock, kwargs={"length": 5, "terminates": terminates, "blind": True})
 
 
-def test_the_policy_starts_the_same_everywhere():
+def test_the_critic_starts_orthogonal_and_the_policy_the_same_everywhere():
     assert not any(p.any() for p in Policy(Standardize(3), 3, Discrete(2), 0.0).parameters())
+    for layer, gain in zip(Critic(Standardize(3), 3).net[1::2], (2**0.5, 2**0.5, 1.0), strict=True):
+        assert torch.allclose(torch.linalg.svdvals(layer.weight), torch.tensor(gain))
+        assert not layer.bias.any()
 
 
 def test_new_moments_of_the_returns_change_no_value():
