@@ -61,7 +61,7 @@ class Args:
     k: Annotated[int, Field(ge=1, le=1000)] = 5
     """codes per image; 1: the VAE's bound"""
     stages: Annotated[int, Field(ge=1, le=12)] = 4
-    """stages i = 0, 1, ... of 3^i epochs each, with learning rates that fall by 10^(-i/7); the paper has 8"""
+    """stages i = 0, 1, ... of the paper's eight: 3^i epochs at 10^(-i/7) times the learning rate"""
     batch_size: PositiveInt = 20
     """images per update"""
     learning_rate: PositiveFloat = 1e-3

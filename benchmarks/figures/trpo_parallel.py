@@ -134,7 +134,7 @@ def post_table(results: Results) -> str:
             cells += [at(compared)(seeds), " / ".join(theirs) or "-"]
             if compared < budget:
                 cells.append(" / ".join(number(seed.final(RETURN)) for seed in seeds) or "-")
-    return plot.table(header, rows.values())
+    return plot.table(header, [cells for cells in rows.values() if {*cells[1:]} != {"-"}])  # those that were run
 
 
 def compare(ours: list[Result], value):
