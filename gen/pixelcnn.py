@@ -270,6 +270,7 @@ def train(args: Args) -> dict:
             losses, start = [], time.perf_counter()
 
     if world_size > 1:
+        del net  # DDP, if freed after the group, joins its threads with the GIL held, for which they wait: a deadlock
         dist.destroy_process_group()
     if not run:
         return {}

@@ -1,6 +1,7 @@
 """PixelCNN: what it may see by brute force, its probabilities by enumeration, two processes against one."""
 
 import csv
+import gc
 import io
 import itertools
 import math
@@ -11,6 +12,8 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from gen.pixelcnn import Args, GatedLayer, PixelCNN, UsageError, gate, load_images, quantize, train
 
@@ -128,6 +131,13 @@ def work(rank: int, port: int, args: Args):
     """What torchrun does: the process's place is in the environment."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    destroy = dist.destroy_process_group
+
+    def destroy_after_the_model():
+        assert not any(type(x) is DistributedDataParallel for x in gc.get_objects())  # the other order may deadlock
+        destroy()
+
+    dist.destroy_process_group = destroy_after_the_model
     train(args)
 
 
