@@ -41,7 +41,7 @@ kl_sizes='{0.0005,0.002,0.005,0.02}'
 # Q-learning on the ten newest transitions, each of them once
 no_replay='--buffer-size 10 --batch-size 10'
 # the cartoons of Noto Color Emoji and the messages of the Ubuntu channel, made or fetched once; then the command
-emoji='python benchmarks/emoji.py'
+emoji='python -m benchmarks.emoji'
 ubuntu='python -m benchmarks.ubuntu_chat'
 timed='python benchmarks/cpu_clock.py benchmarks/ubuntu_chat.py'
 messages='--data data/ubuntu-irc.txt.gz'
@@ -342,7 +342,7 @@ chat-speed-example | 1-3 | 1 | $ubuntu benchmarks/peers/examples_wlm.py $message
 
 [colorizer]
 # the post's experiments on cartoons at 64 pixels; then its network at 256 pixels, for a GPU
-colorizer-{first,none,blur,holes}  | 1 | 1  | $emoji gen/colorizer.py --data-dir data/emoji --width 32 --epochs 3 --hint {none --loss l2,none,blur,holes}
+colorizer-{first,none,blur,holes}  | 1 | 1  | $emoji benchmarks/colorizer_judge.py --data-dir data/emoji --width 32 --epochs 3 --hint {none --loss l2,none,blur,holes}
 colorizer-{blur,holes}-long        | 1 | 8+ | $emoji gen/colorizer.py --data-dir data/emoji --width 64 --epochs 100 --size 256 --hint {blur,holes}
 
 [deconvnet]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from benchmarks.colorizer_judge import judge, region_areas
 from gen import colorizer
 from gen.colorizer import (
     VISIBLE,
@@ -185,6 +186,26 @@ def test_errors_are_distances_in_rgb_and_in_labs_plane():
 
 
 # --- data and training -----------------------------------------------------------------------
+
+
+def test_the_judge_of_a_perfect_painter_and_of_one_that_leaves_the_paper_white():
+    test = load_images(Args())[1][:8]
+    x = test / 127.5 - 1
+    perfect = judge(lambda seen: x, test, "blur")
+    image = perfect.pop("lightness/image")
+    want = {"lightness": image, "shading": 1, "lines": 1, "area": 0, "eval": 0}  # lightness, correlation, ratio, errors
+    assert perfect == pytest.approx({name: want[name.split("/")[0]] for name in perfect}, rel=1e-3, abs=1e-3)
+    white = judge(lambda seen: torch.ones_like(x), test, "blur")
+    assert white["lightness/full"] == pytest.approx(100) and white["lines/long"] == 0
+    assert white["area/more"] > 1 and white["eval/strokes_l1"] == pytest.approx(1 - test.float().mean().item() / 255, rel=1e-4)
+
+
+def test_regions_have_the_area_of_their_colour():
+    image = np.zeros((6, 6, 3), np.uint8)
+    image[1:3, 1:4] = (200, 10, 10)
+    image[5, 5] = (205, 0, 20)  # the same colour, not connected
+    areas = region_areas(image)
+    assert (areas[1:3, 1:4] == 6).all() and areas[5, 5] == 1 and areas[0, 0] == 29
 
 
 def rows(run_dir):
