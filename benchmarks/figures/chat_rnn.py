@@ -10,14 +10,15 @@ TESTS = {
     "eval/copypasta_from_middle": "copypasta completed from four words in its middle",
     "eval/loops_greedy": "endless loops, greedy",
     "eval/loops_sampled": "endless loops, sampled",
+    "eval/rare_next": "rare word is the likeliest",
+    "eval/rare_after_a": 'after "a"',
 }
 NLL, FLOOR, PERPLEXITY = "eval/nll", "eval/floor", "eval/perplexity"
 COLUMNS = [
     "global_step", "charts/epoch", "charts/tokens", "losses/nll", NLL, PERPLEXITY, FLOOR, *TESTS,
-    "eval/rare_next", "eval/rare_after_a", "charts/vocabulary", "charts/discount_2", "charts/discount_3",
+    "charts/vocabulary", "charts/discount_2", "charts/discount_3",
     "charts/SPS", "time/elapsed",
 ]  # fmt: skip
-OLD = "Its grammar was richer; on the Ubuntu channel it ran in bfloat16 and completed the 50 most frequent messages."
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:

@@ -28,7 +28,6 @@ STARTS = {
     "filters at zero, canvas at the mean image": "draw-start-filters",
     "filters and canvas at zero": "draw-start-both",
 }
-OLD = "Pictures of reconstructions only, none from the prior. With attention in bfloat16, without in float32."
 
 
 def load_model(folder, run: str, module) -> tuple:

@@ -11,8 +11,8 @@ RUNS = {  # the post's proposals: latents, T, epochs
     "z": ("100", "10", "2"),
     "steps": ("10", "32", "2"),
     "long": ("10", "10", "20"),
+    "post": ("10", "10", "44"),
 }
-OLD = "They were tested on 412 images, drawn from the mean codes."
 
 
 def draw(results: Results, folder) -> dict[str, str]:

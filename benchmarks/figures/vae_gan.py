@@ -14,17 +14,10 @@ RUNS = {  # row: data, errors
     "vaegan-cifar10-vae": ("CIFAR-10", "VAE, errors of pixels"),
     "vaegan-cifar10-vae-gan": ("CIFAR-10", "VAE/GAN"),
 }
-PICTURES = {  # the first are of the longer file; the present one shows both in samples.png
-    f"{row}-reconstructions.png": ("", "", f"Test images, and below each its reconstruction ({data}, {label})")
-    for row, (data, label) in RUNS.items()
-} | {
-    f"{row}-samples.png": (row, "samples.png", f"Samples: decoded codes from N(0, I) ({data}, {label})")
-    for row, (data, label) in RUNS.items()
+WORDS = "test images, below each its reconstruction, then samples: decoded codes from N(0, I)"
+PICTURES = {
+    f"{row}-samples.png": (row, "samples.png", f"{data}, {label}: {WORDS}") for row, (data, label) in RUNS.items()
 }
-OLD = (
-    "It updated the discriminator before it computed the features. Its Frechet distances are left out: the classifier "
-    "had been trained on the images that were its reference."
-)
 
 
 def draw(results: Results, folder) -> dict[str, str]:
@@ -34,7 +27,10 @@ def draw(results: Results, folder) -> dict[str, str]:
         "sharpness of samples": SHARP,
         "of reconstructions": SHARP_RECON,
         "squared error": ERROR,
-        "KL (nats)": lambda seeds: plot.spread(seed.final("eval/kl" if seed.old else KL) for seed in seeds),
+        "KL (nats)": KL,
+        "Frechet distance of samples": "eval/frechet",
+        "distance of reconstructions": "eval/frechet_recon",
+        "distance of test images": "eval/frechet_real",
     }
     ours, plain = (plot.column(SHARP)(results[f"vaegan-mnist-{errors}"]) for errors in ("vae-gan", "vae"))
     return {
