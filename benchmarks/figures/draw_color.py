@@ -18,8 +18,8 @@ RUNS = {  # the post's proposals: latents, T, epochs
 def draw(results: Results, folder) -> dict[str, str]:
     from gen import draw_color as script
 
-    plot.pictures(folder, {"drawing.png": ("draw-color-long", "drawing.png", "drawing")})
-    model, test = load_model(folder, "draw-color-long", script)
+    plot.pictures(folder, {"drawing.png": ("draw-color-post", "drawing.png", "drawing")})
+    model, test = load_model(folder, "draw-color-post", script)
     if model:
         steps_figure(model, test, folder / "steps.png")
     columns = {
@@ -28,8 +28,8 @@ def draw(results: Results, folder) -> dict[str, str]:
         "CPU seconds": plot.cpu,
     }
     ours = {cells: results[f"draw-color-{name}"] for name, cells in RUNS.items()}
-    short, long = (plot.column(ERROR, ".0f")(results[f"draw-color-{name}"]) for name in ("base", "long"))
+    short, long = (plot.column(ERROR, ".0f")(results[f"draw-color-{name}"]) for name in ("base", "post"))
     return {
         "table": plot.beside(("latents per step", "T", "epochs"), ours, columns),
-        "number": f"cartoons, squared error {short} after 2 epochs, {long} after 20",
+        "number": f"cartoons, squared error {short} after 2 epochs, {long} after 44",
     }
