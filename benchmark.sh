@@ -19,7 +19,6 @@ zoo='--total-timesteps 1000000 --num-envs 2 --num-steps 1024 --gae-lambda 0.95 -
 # the post's experiments: ten environments, whose steps add up to 1,000, 5,000 or 20,000 an update
 post='--env-id {Reacher,Swimmer,HalfCheetah}-v5 --gamma {0.95,0.99,0.99} --total-timesteps {1000000,2000000,3000000}'
 post="$post --num-envs 10"
-again='--env-id Reacher-v5 --gamma 0.95 --total-timesteps 150000 --num-envs 10'
 adapt='--num-steps 100 --max-kl 0.001 --adapt'
 margin='--adapt-margin 0.05'
 humanoid='--env-id Humanoid-v5 --total-timesteps 1000000 --num-envs 10'
@@ -78,8 +77,6 @@ trpo-post-{reacher,swimmer,halfcheetah}-adapt-both-margin   | 1-2 | 1 | python a
 trpo-post-{reacher,swimmer,halfcheetah}-linear              | 1-2 | 1 | python algos/trpo_parallel.py $post --num-steps 2000 --max-kl 0.001 --value linear
 # does adaptation need GAE and the network? a batch must hold an episode of each environment: one environment
 trpo-post-halfcheetah-adapt-kl-linear | 1-2 | 1 | python algos/trpo_parallel.py --env-id HalfCheetah-v5 --total-timesteps 3000000 --num-envs 1 --num-steps 1000 --max-kl 0.001 --adapt kl --value linear
-# the first 150,000 steps of two of them, to compare versions of the code
-trpo-again-reacher-{steps1000,adapt-both} | 1 | 1 | python algos/trpo_parallel.py $again {--num-steps 100 --max-kl 0.001,$adapt both}
 # the post's open question
 trpo-humanoid-{none,both} | 1-3 | 1 | python algos/trpo_parallel.py $humanoid {--num-steps 500 --max-kl 0.01,$adapt both $margin}
 # steps per second at a batch of 4,992, and what the environment itself allows

@@ -182,11 +182,6 @@ def race_table(results: Results) -> str:
 
 def draw(results: Results, folder) -> dict[str, str]:
     post_figure(results, folder / "post.png")
-    again = {}  # two of the post's settings by the new file beside the old one's seeds
-    for setting in ("steps1000", "adapt-both"):
-        again[SETTINGS[setting]] = results[f"trpo-again-reacher-{setting}"]
-        again[f"{SETTINGS[setting]}, the table's"] = results[f"trpo-post-reacher-{setting}"]
-    points = {"0.05 M steps": at(5e4), "0.1 M steps": at(1e5), "0.145 M steps": at(1.45e5)}
     actors = {("Reacher", n): results.by_name.get(f"trpo-actors-{n}") for n in ("1", "2", "4", "8", "16")}
     for env in ("Swimmer", "HalfCheetah"):
         actors |= {(env, n): results.by_name.get(f"trpo-actors-{env.lower()}-{n}") for n in ("1", "2")}
@@ -207,7 +202,6 @@ def draw(results: Results, folder) -> dict[str, str]:
     return {
         "post": post_table(results),
         "cpu": median(seconds),
-        "again": plot.beside("Reacher-v5, mean return after", again, points),
         "actors": plot.beside(("environment", "actors"), actors, times),
         "humanoid": plot.beside("Humanoid-v5, return after 1 M steps", humanoid, returns | {"CPU seconds": plot.cpu}),
         "speed": speed_table(results),
