@@ -152,9 +152,9 @@ class Results:
         return (result for seeds in self.by_name.values() for result in seeds)
 
     def old(self) -> list[str]:
-        """Entries made by the longer files; trpo-post-* for all that begin so."""
+        """Entries made by the longer files; trpo-post-swimmer-* for all that begin so."""
         found = []
-        for beginning, group in itertools.groupby(self.by_name, lambda name: "-".join(name.split("-")[:2])):
+        for beginning, group in itertools.groupby(self.by_name, lambda name: "-".join(name.split("-")[:3])):
             names = list(group)
             old = [name for name in names if any(seed.old for seed in self[name])]
             found += [f"{beginning}-*"] if len(old) == len(names) > 2 else old
