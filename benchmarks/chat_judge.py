@@ -64,6 +64,8 @@ def judge(model: ChatRNN, rows: torch.Tensor, test: torch.Tensor, vocabulary: li
 
 def main():
     args = tyro.cli(Args, description=__doc__)
+    if args.run_dir is None:
+        raise SystemExit("needs --run-dir")
     train(args)
     rows, test, vocabulary = load_data(args)
     model = ChatRNN(len(vocabulary), args.width).eval()

@@ -30,7 +30,7 @@ def strokes(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     papers, size = np.full_like(images, 255), images.shape[1]
     for image, paper in zip(images, papers, strict=True):
         places = np.argwhere((image < 230).any(2))  # nobody paints white on white
-        for y, x in places[rng.integers(len(places), size=10)]:
+        for y, x in rng.choice(places, 10) if len(places) else []:
             path = np.cumsum(np.vstack([[x, y], rng.normal(0, size / 12, (4, 2))]), axis=0)
             cv2.polylines(paper, [path.round().astype(np.int32)], False, image[y, x].tolist(), thickness=size // 14)
     return papers
@@ -86,6 +86,8 @@ def judge(generator: Generator, test: torch.Tensor, hint: str) -> dict[str, floa
 
 def main():
     args = tyro.cli(Args, description=__doc__)
+    if args.run_dir is None:
+        raise SystemExit("needs --run-dir")
     train(args)
     generator = Generator(args.size, args.width)
     generator.load_state_dict(torch.load(args.run_dir / "model.pt", map_location="cpu", weights_only=True)["generator"])
