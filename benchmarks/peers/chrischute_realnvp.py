@@ -52,7 +52,7 @@ def main():
     torch.manual_seed(args.seed)
     torch.Tensor.view = torch.Tensor.reshape
     sys.path.insert(0, str(SOURCE))
-    sys.modules.update({name: MagicMock() for name in ("torchvision", "torchvision.transforms")})  # for its main() alone
+    sys.modules.update({name: MagicMock() for name in ("torchvision", "torchvision.transforms")})  # for its main()
     import models
     import train
     import util
