@@ -18,7 +18,6 @@ RUNS = {
     (LARGE, "gen/realnvp.py --bf16"): "realnvp-large-bf16",
 }
 PICTURES = {"cifar10.png": ("realnvp-cifar10-hour", "samples.png", "Samples after 10,000 updates")}
-OLD = "It did not anneal the learning rate, and its weights decayed."
 
 
 def facts(name: str, columns: dict[str, np.ndarray]) -> dict:
