@@ -33,7 +33,7 @@ from benchmarks.rows import write_rows
 from gen import gan, iwae, pixelcnn, realnvp, vae
 from gen.gan import save_grid
 
-SAMPLES, CODES = 1000, 5000  # samples of each model; labelled training images for the linear probe
+SAMPLES, CODES = 500, 5000  # samples of each model; labelled training images for the linear probe
 
 
 class GaussianVAE(vae.VAE):
