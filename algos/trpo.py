@@ -132,7 +132,8 @@ class Policy(nn.Module):
         outputs = action_space.shape[0] if action_space.shape else int(action_space.n)
         hidden = [nn.Linear(obs_dim, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
         self.net = nn.Sequential(standardize, *hidden, nn.Linear(64, outputs))
-        for layer, gain in zip(self.net[1::2], (2**0.5, 2**0.5, 0.01), strict=True):  # at first hardly dependent on obs
+        # orthogonal, but for the first layer, which many observations would saturate; at first hardly dependent on obs
+        for layer, gain in zip(self.net[3::2], (2**0.5, 0.01), strict=True):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
 
