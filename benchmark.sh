@@ -113,8 +113,9 @@ hill-wide-{random,growth,gradient}-256 | 1 | 1 | python -m benchmarks.wide_cartp
 [reinforce]
 # learning curves of credit and baseline; togo-value is the default, beside pytorch/examples' number of episodes
 reinforce-$names    | 1-10 | 1 | python algos/reinforce.py --credit $credits --baseline $baselines
-# bias and variance of the gradient by kind of advantage and by discount
+# bias and variance of the gradient by kind of advantage and by discount; the cost of a decision among many actions
 gradient-variance   | 1-3 | 1 | python -m benchmarks.gradient_variance
+action-maximum      | 1   | 1 | python -m benchmarks.action_maximum
 
 [reinforce_gridworld]
 # two states that look the same; the return as a function of one parameter

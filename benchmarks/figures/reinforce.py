@@ -10,7 +10,7 @@ CREDITS = {"return": "return of the episode", "togo": "reward-to-go"}
 BASELINES = ["none", "mean", "value"]
 KINDS = ["return", "reward-to-go", "reward-to-go - value", "GAE .95", "TD error"]
 MEASURES = {"noise": "noise / signal", "cosine": "cosine"}
-COLUMNS += ["gamma", "critic/reinforce", "critic/fitted"]
+COLUMNS += ["gamma", "critic/reinforce", "critic/fitted", "time/maximum", "time/sample"]
 COLUMNS += [f"{measure}/{kind}" for measure in ("variance", *MEASURES) for kind in KINDS]
 
 
@@ -46,11 +46,17 @@ def draw(results: plot.Results, folder) -> dict[str, str]:
         noise = np.where(noise < 0, np.nan, noise)  # the signal is below its own error: no number
         return [kind, *map(plot.number, [*np.median(noise, axis=0), *cosine.mean(axis=0)])]
 
+    (decision,) = results["action-maximum"]
+    decisions = zip(*(decision[name] for name in ("global_step", "time/maximum", "time/sample")), strict=True)
     header = [f"{label}, {gamma:g}" for label in MEASURES.values() for gamma in estimates[0]["gamma"]]
     (peer,) = plot.published("reinforce")
     default = results["reinforce-togo-value"]
     middle = plot.number(plot.sorted_median([seed.facts["steps"] for seed in default]))
     return {
+        "decisions": plot.table(
+            ["actions", "maximum of Q, ms", "sample of the policy, ms"],
+            [[plot.number(n), *(plot.number(1000 * x) for x in times)] for n, *times in decisions],
+        ),
         "gradients": plot.table(["advantage", *header], map(cells, KINDS)),
         "table": plot.beside(("credit", "baseline"), ours, columns),
         "published": f"{peer['value']} episodes ({peer['source']})",
