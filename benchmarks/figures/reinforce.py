@@ -55,7 +55,7 @@ def draw(results: plot.Results, folder) -> dict[str, str]:
     return {
         "decisions": plot.table(
             ["actions", "maximum of Q, ms", "sample of the policy, ms"],
-            [[plot.number(n), *(plot.number(1000 * x) for x in times)] for n, *times in decisions],
+            [[f"{n:,.0f}", *(plot.number(1000 * x) for x in times)] for n, *times in decisions],
         ),
         "gradients": plot.table(["advantage", *header], map(cells, KINDS)),
         "table": plot.beside(("credit", "baseline"), ours, columns),
