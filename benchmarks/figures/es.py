@@ -33,7 +33,7 @@ def steps_of_mean_curve(seeds: list[Result], bar: float) -> float:
 
 def draw(results: Results, folder) -> dict[str, str]:
     rows, numbers = [], []
-    with plot.figure(folder / "table3.png", columns=3, size=(12, 3.8)) as panels:
+    with plot.figure(folder / "table3.png", columns=4, size=(15, 3.8)) as panels:
         for row in plot.published("es"):
             env, bar, theirs = row["environment"], float(row["return"]), float(row["steps"])
             seeds = results[f"es-table3-{env.lower()}"]
